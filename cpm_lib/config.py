@@ -1,0 +1,342 @@
+"""Every setting of the library as frozen dataclasses, with JSON in and out and typed overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cpm_lib.errors import UserError
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """Where a careful engineer and the authors' code differ. The defaults are `corrected`.
+
+    Every field is one switch; flipping it alone is allowed and tested. Section numbers refer to the
+    list of differences in the chapter "Paper against code".
+    """
+
+    pixel_plus_one: bool = False
+    """Boxes include their last pixel: sizes are x2-x1+1 in matching, coding and level assignment."""
+    clip_boxes: bool = True
+    """Final boxes are clipped to the image. The authors' clamp acts on a copy and has no effect."""
+    ism_target: Literal["output", "input"] = "output"
+    """The ISM learns the IoU of the last stage's output box, or of the RoI that enters it."""
+    ism_index_slip: bool = False
+    """The l2 loss of the ISM uses column numbers as row numbers too (the authors' indexing slip)."""
+    ism_clamp: bool = True
+    """The IoU score is clamped to [0, 1] before use; the raw output may be negative, hence NaN."""
+    rsm_positives: Literal["output", "input"] = "output"
+    """The RSM trains on the boxes the final stage produces (paper), or on those entering it."""
+    rois_at_test: int | None = 96
+    """Most RoIs per image refined at test, after NMS (paper, Sec. 3.4.3). None: no limit."""
+    heatmap_rounding: Literal["floor", "trunc"] = "floor"
+    """How a grid point becomes a heatmap cell; `trunc` maps (-1, 0) to cell 0."""
+    joint_proposals: bool = False
+    """In training the best proposals are chosen jointly over the batch, not per image."""
+    gt_copies: Literal["rows", "elements"] = "rows"
+    """How copies of the ground truth are recognised between stages: whole rows, or per coordinate."""
+    gt_append: float = 1.0
+    """Probability that a ground-truth box joins the RoIs of a later stage (feasibility: 0.2 if few RoIs)."""
+    pad_before_normalise: bool = False
+    """At test, pad with black before the mean is subtracted, as the authors do; else with the mean."""
+    authors_resize: bool = False
+    """Resize as the authors: Pillow with truncation in training, OpenCV with rounding at test."""
+
+
+OFFICIAL = Conventions(
+    pixel_plus_one=True,
+    clip_boxes=False,
+    ism_target="input",
+    ism_index_slip=True,
+    ism_clamp=False,
+    rsm_positives="input",
+    rois_at_test=None,
+    heatmap_rounding="trunc",
+    joint_proposals=True,
+    gt_copies="elements",
+    gt_append=1.0,
+    pad_before_normalise=True,
+    authors_resize=True,
+)
+CONVENTIONS: Mapping[str, Conventions] = {"corrected": Conventions(), "official": OFFICIAL}
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """Image size and augmentation. Sizes in pixels; the short side is resized, the long one capped."""
+
+    train_sizes: tuple[int, ...] = (800,)
+    test_size: int = 800
+    max_size: int = 1333
+    flip: float = 0.5
+    size_divisor: int = 32
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Feature extractor and feature pyramid."""
+
+    name: Literal["resnet50", "resnet101", "resnext101_64x4d", "slim"] = "resnet50"
+    caffe: bool = False
+    """Caffe style: stride in the first 1x1, BGR 0..255 minus mean. Else torchvision's way."""
+    deformable: bool = False
+    norm: Literal["frozen", "batch"] = "frozen"
+    frozen_layers: int = 2
+    """Leading parts without gradient: 1 the stem, 2 the stem and layer1, ..."""
+    slim_widths: tuple[int, int, int, int] = (24, 48, 96, 160)
+    fpn_channels: int = 256
+    pretrained: bool = False
+    """Start from torchvision's ImageNet weights (downloaded once, checksum verified)."""
+
+
+@dataclass(frozen=True)
+class ProposalConfig:
+    """Region proposal network (facts 3)."""
+
+    anchor_scale: float = 8.0
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    positive_iou: float = 0.7
+    negative_iou: float = 0.3
+    anchors_per_image: int = 256
+    positive_fraction: float = 0.5
+    inside_only: bool = True
+    """Only anchors fully inside the image are trained; small images need the others as well."""
+    nms_iou: float = 0.7
+    pre_nms_train: int = 2000
+    post_nms_train: int = 2000
+    pre_nms_test: int = 1000
+    post_nms_test: int = 1000
+
+
+@dataclass(frozen=True)
+class ClassificationConfig:
+    """Classification branch and the RoIs it samples (Sec. 3.4.1, facts 5)."""
+
+    hidden: int = 1024
+    positive_iou: float = 0.5
+    rois_per_image: int = 512
+    positive_fraction: float = 0.25
+    score_threshold: float = 0.03
+    nms_iou: float = 0.3
+    detections_per_image: int = 100
+    canonical_size: float = 224.0
+    """RoIs of this side length are pooled from P4 (FPN's rule)."""
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """Grid branch g_j (facts 6)."""
+
+    head: Literal["plus", "original"] = "plus"
+    """`plus`: stride 2, half-size windows (Grid R-CNN Plus and CPM); `original`: CVPR 2019, full maps."""
+    points: int = 3
+    channels_per_point: int = 64
+    convs: int = 8
+    fusion: bool = False
+    norm_groups: int = 36
+    map_size: int = 56
+    radius: int = 1
+    rois_per_image: int = 96
+    loss_weight: float = 15.0
+
+
+@dataclass(frozen=True)
+class CascadeConfig:
+    """Stages of the cascade mapping module (Eq. 1, 2), or of Cascade R-CNN's box heads."""
+
+    mapping_ratios: tuple[float, ...] = (2.0, 1.5, 1.25)
+    iou_thresholds: tuple[float, ...] = (0.5, 0.6, 0.7)
+    stage_weights: tuple[float, ...] = (1.0, 0.5, 0.25)
+
+    @property
+    def stages(self) -> int:
+        return len(self.mapping_ratios)
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """ISM, RSM and the fused score (Eq. 3, 4, 6, 7)."""
+
+    ism: bool = True
+    ism_loss: Literal["l2", "l1", "smooth_l1"] = "l2"
+    ism_weight: float = 1.0
+    rsm: bool = True
+    rsm_weight: float = 1.0
+    gamma: float = 0.8
+
+
+@dataclass(frozen=True)
+class SolverConfig:
+    """Optimisation. One iteration is one step over `images_per_batch` images in all processes."""
+
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.02
+    momentum: float = 0.9
+    weight_decay: Literal["code", "paper"] | float = "code"
+    """`code` 1e-4 and `paper` 4e-5 (Sec. 3.4.2), or a number; never on biases and norm gains."""
+    bias_lr_factor: float = 2.0
+    schedule: Literal["step", "cosine"] = "step"
+    iterations: int = 180_000
+    steps: tuple[int, ...] = (120_000, 160_000)
+    warmup_iterations: int = 500
+    warmup_factor: float = 0.1
+    images_per_batch: int = 16
+    clip_norm: float | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = False
+    checkpoint_every: int = 10_000
+    evaluate_every: int = 0
+    """Evaluate on the validation data each so many iterations; 0: only at the end."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment: the method (preset), its size (profile) and the conventions."""
+
+    preset: str = "cpm"
+    profile: str = "paper"
+    detector: Literal["cpm", "grid", "faster", "cascade"] = "cpm"
+    conventions: Conventions = field(default_factory=Conventions)
+    input: InputConfig = field(default_factory=InputConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    classification: ClassificationConfig = field(default_factory=ClassificationConfig)
+    grid: GridConfig = field(default_factory=GridConfig)
+    cascade: CascadeConfig = field(default_factory=CascadeConfig)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.cascade.mapping_ratios), len(self.cascade.iou_thresholds), len(self.cascade.stage_weights)}
+        if len(lengths) != 1 or 0 in lengths:
+            raise UserError(
+                "cascade: mapping_ratios, iou_thresholds and stage_weights need one value per stage, got "
+                f"{self.cascade.mapping_ratios}, {self.cascade.iou_thresholds}, {self.cascade.stage_weights}"
+            )
+        if self.grid.points < 2:
+            raise UserError(f"grid.points is {self.grid.points}: a box needs at least 2 points per side")
+
+    def override(self, values: Mapping[str, Any]) -> Config:
+        """A copy with dotted fields replaced, e.g. ``{"solver.lr": 0.01}``.
+
+        Raises:
+            UserError: unknown field (the nearest name is suggested) or a value of the wrong type.
+        """
+        config = self
+        nested: dict[str, dict[str, Any]] = {}
+        for key, value in values.items():
+            head, _, tail = key.partition(".")
+            if tail:
+                nested.setdefault(head, {})[tail] = value
+            else:
+                config = _replace(config, {head: value}, "")
+        for head, inner in nested.items():
+            _check_names(type(config), [head], "")
+            part = getattr(config, head)
+            if not dataclasses.is_dataclass(part):
+                raise UserError(f"{head} has no field '{next(iter(inner))}'")
+            config = dataclasses.replace(config, **{head: _replace(part, inner, head + ".")})
+        return config
+
+    def override_text(self, assignments: Sequence[str]) -> Config:
+        """Apply ``key=value`` strings of the command line; values are JSON, or bare words."""
+        values: dict[str, Any] = {}
+        for assignment in assignments:
+            key, equals, text = assignment.partition("=")
+            if not equals:
+                raise UserError(f"'{assignment}' is not of the form key=value, e.g. solver.lr=0.01")
+            try:
+                values[key.strip()] = json.loads(text)
+            except json.JSONDecodeError:
+                values[key.strip()] = {"None": None, "True": True, "False": False}.get(text, text)
+        return self.override(values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """Inverse of `to_dict`; missing fields take their defaults.
+
+        Raises:
+            UserError: unknown field or a value of the wrong type.
+        """
+        _check_names(cls, values, "")
+        parts: dict[str, Any] = {}
+        for name, value in values.items():
+            default = getattr(_DEFAULT, name)
+            if dataclasses.is_dataclass(default) and isinstance(value, Mapping):
+                parts[name] = _replace(default, value, name + ".")
+            else:
+                parts[name] = value
+        return _replace(_DEFAULT, parts, "")
+
+    def write(self, path: str | Path) -> None:
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Config:
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text()))
+        except (OSError, json.JSONDecodeError) as error:
+            raise UserError(f"{path}: not a readable configuration ({error})") from error
+
+
+def nearest(word: str, choices: Sequence[str]) -> str:
+    """A hint for a mistyped name: ``; did you mean 'x'?`` or the list of choices."""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else f"; choose from {', '.join(choices)}"
+
+
+def _check_names(cls: type, names: Sequence[str] | Mapping[str, Any], prefix: str) -> None:
+    known = [f.name for f in dataclasses.fields(cls)]
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown setting '{prefix}{name}'{nearest(name, known)}")
+
+
+def _replace(part: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    """`dataclasses.replace` that checks names and types."""
+    _check_names(type(part), values, prefix)
+    hints = typing.get_type_hints(type(part))
+    return dataclasses.replace(
+        part, **{name: _coerce(hints[name], value, prefix + name) for name, value in values.items()}
+    )
+
+
+def _coerce(hint: Any, value: Any, name: str) -> Any:
+    """`value` as the annotated type, or UserError; ints widen to float, lists become tuples."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for option in arguments:
+            try:
+                return _coerce(option, value, name)
+            except UserError:
+                continue
+    elif origin is Literal:
+        if value in arguments and isinstance(value, str):
+            return value
+        raise UserError(f"{name}: '{value}' is not possible{nearest(str(value), [str(a) for a in arguments])}")
+    elif origin is tuple and isinstance(value, (list, tuple)):
+        items = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(items) == len(value):
+            return tuple(_coerce(item, v, name) for item, v in zip(items, value, strict=True))
+    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif hint is int and isinstance(value, bool):
+        pass
+    elif isinstance(hint, type) and isinstance(value, hint):
+        return value
+    wanted = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)
+    raise UserError(f"{name}: {value!r} is not of type {wanted}")
+
+
+_DEFAULT = Config()

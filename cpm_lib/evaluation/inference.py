@@ -1,0 +1,62 @@
+"""One pass of a detector over a data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from cpm_lib.data.loading import evaluation_batches
+from cpm_lib.evaluation.ground_truth import Detection
+from cpm_lib.progress import progress
+
+
+def predict(
+    model: nn.Module,
+    dataset: Any,
+    *,
+    batch_size: int = 8,
+    device: torch.device | str | None = None,
+    workers: int = 0,
+) -> list[Detection]:
+    """Detections of every image of a `DetectionDataset`, in its order, on the CPU.
+
+    Args:
+        model: a detector; it is put into eval mode for the pass and back into its mode afterwards.
+        device: where to compute, e.g. "cuda"; the model is moved there. Default: where the model is.
+        workers: processes that read images; 0 reads in this one.
+
+    Returns:
+        Per image what the model returns (boxes [N,4] xyxy in original pixels, labels, scores and parts; floats as
+        float32) and `image_id`. Computed in bfloat16 where the model's solver precision is "bf16".
+    """
+    if device is None:
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = torch.device(device)
+    model.to(device)
+    solver = getattr(getattr(model, "config", None), "solver", None)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=getattr(solver, "precision", "fp32") == "bf16")
+    training = model.training
+    model.eval()
+    detections: list[Detection] = []
+    try:
+        with torch.inference_mode(), autocast, progress(total=len(dataset), desc="detect", unit="image") as bar:
+            for images, targets in evaluation_batches(dataset, batch_size, workers=workers):
+                outputs = model([image.to(device, non_blocking=True) for image in images])
+                for output, target in zip(outputs, targets, strict=True):
+                    detections.append({"image_id": int(target["image_id"]), **_to_cpu(output)})
+                bar.update(len(images))
+    finally:
+        model.train(training)
+    return detections
+
+
+def _to_cpu(output: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    # float32 in every case: bfloat16 scores would tie and numpy cannot hold them.
+    # Cloned: an inference tensor must not leak into code that wants gradients or in-place changes.
+    with torch.inference_mode(False):
+        return {
+            key: value.detach().to("cpu", torch.float32 if value.is_floating_point() else None, copy=True)
+            for key, value in output.items()
+        }

@@ -1,0 +1,46 @@
+"""Writing files so that a crash or a full disk never leaves half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from cpm_lib.errors import UserError
+
+
+def write_atomic(path: str | Path, content: bytes | str | Callable[[Path], None]) -> Path:
+    """Write to a temporary file beside `path`, flush it to disk, then rename it into place.
+
+    Args:
+        content: bytes, text, or a function that writes the file at the path it is given.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full; the old file is kept.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        if callable(content):
+            content(temporary)
+        else:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        # mkstemp creates private files; results are meant to be read by others as usual.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); free space or choose another folder") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+    return path

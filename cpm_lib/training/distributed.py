@@ -1,0 +1,120 @@
+"""Several processes under torchrun; every function does nothing special in a single process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cpm_lib.errors import UserError
+
+T = TypeVar("T")
+
+# The main process evaluates while the others wait, which outlasts the default of ten minutes.
+TIMEOUT = timedelta(hours=3)
+
+
+def start(device: str | torch.device | None = None) -> torch.device:
+    """Join the process group if torchrun started us, and choose the device.
+
+    Args:
+        device: "cpu", "cuda", "cuda:1"...; None means a GPU if there is one. Under torchrun each
+            process of a machine takes the GPU of its local rank.
+
+    Raises:
+        UserError: unknown device, or a GPU is asked for and none is there.
+    """
+    try:
+        place = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    except RuntimeError as error:
+        raise UserError(f"unknown device '{device}'; use cpu, cuda or cuda:N") from error
+    if place.type == "cuda":
+        count = torch.cuda.device_count()
+        index = int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else place.index or 0
+        if index >= count:
+            raise UserError(f"no device cuda:{index} ({count} GPUs found); use --device cpu or fewer processes")
+        place = torch.device("cuda", index)
+        torch.cuda.set_device(place)
+    if "WORLD_SIZE" in os.environ and "RANK" in os.environ and not dist.is_initialized():
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=TIMEOUT)
+    return place
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """True in exactly one process: the one that prints and writes."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    if world() > 1:
+        dist.barrier()
+
+
+def reduce_mean(values: Tensor) -> Tensor:
+    """The mean of `values` over all processes, as a new tensor; all get it."""
+    if world() == 1:
+        return values
+    values = values.clone()
+    dist.all_reduce(values)
+    return values / world()
+
+
+def reduce_dict(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`reduce_mean` of each value (scalars); the keys must be the same in every process."""
+    if world() == 1 or not values:
+        return values
+    names = sorted(values)
+    mean = reduce_mean(torch.stack([values[name].detach().float() for name in names]))
+    return dict(zip(names, mean.unbind(), strict=True))
+
+
+def gather(value: T) -> list[T]:
+    """The picklable `value` of every process, in the order of the ranks."""
+    if world() == 1:
+        return [value]
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def on_main(function: Callable[[], T]) -> T:
+    """Run `function` in the main process; all processes get its result, or raise its UserError."""
+    if world() == 1:
+        return function()
+    message: list[Any] = [None, None]
+    if is_main():
+        try:
+            message[0] = function()
+        except UserError as error:
+            message[1] = str(error)
+    dist.broadcast_object_list(message, src=0)
+    if message[1] is not None:
+        raise UserError(message[1])
+    return message[0]
+
+
+def wrap(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model to call in training: gradients are averaged over the processes."""
+    if world() == 1:
+        return model
+    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)

@@ -1,0 +1,298 @@
+"""The training loop, counted in iterations."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cpm_lib import environment, evaluation
+from cpm_lib.config import Config
+from cpm_lib.data.loading import training_batches
+from cpm_lib.errors import UserError
+from cpm_lib.model import build_model
+from cpm_lib.training import checkpoint, distributed, optimisation
+from cpm_lib.training.interruption import StopRequests
+from cpm_lib.training.journal import Journal
+from cpm_lib.training.run_folder import RunFolder
+
+
+def train(
+    config: Config,
+    dataset: Any,
+    out: str | Path,
+    *,
+    val: Any = None,
+    seed: int = 0,
+    init: str | Path | None = None,
+    resume: bool = False,
+    workers: int = 0,
+    device: str | torch.device | None = None,
+    log_every: int = 20,
+    quiet: bool = False,
+) -> Path:
+    """Train the detector of `config` on a `DetectionDataset` and return the path of `final.safetensors`.
+
+    On the CPU the same arguments give the same `metrics.jsonl`, byte by byte, and the same weights,
+    also when the run was interrupted and resumed.
+    Under torchrun each process takes its share of `solver.images_per_batch`.
+
+    Args:
+        out: run folder, made if missing.
+        val: data set for the evaluations: at the end, and each `solver.evaluate_every` iterations.
+        seed: of the new weights, the order and augmentation of the data, and the sampling.
+        init: checkpoint or run whose tensors are taken over where name and shape match.
+        resume: continue the run in `out` exactly; start it if there is nothing to continue.
+        workers: processes per training process that read images; 0 reads in the training process.
+        device: e.g. "cuda"; None means a GPU if there is one.
+        log_every: iterations between two lines on the console and in `timing.jsonl`.
+        quiet: print nothing.
+
+    Raises:
+        UserError: unusable folder, other settings than the run to resume, unsuitable `init`, non-finite
+            loss (a dump is left in the run folder), full disk.
+        Interrupted: Ctrl-C or SIGTERM; the run was saved and can be resumed.
+    """
+    place = distributed.start(device)
+    folder = RunFolder(out)
+    distributed.on_main(lambda: folder.check(resume))
+    torch.manual_seed(seed)
+    model = build_model(config, len(dataset.classes) + 1)
+    if config.solver.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    journal = Journal(folder, config.solver, place, source=dataset.name, log_every=log_every, quiet=quiet)
+    run = _Run(config, dataset, val, folder, model.to(place), journal, seed=seed, workers=workers)
+    done = 0
+    if resume:
+        done = run.resume(init)
+    if not done and init is not None:
+        journal.say(checkpoint.initialise(model, init))
+    distributed.on_main(lambda: folder.begin(run.description(init), done))
+    hint = f"interrupted; the run is saved, continue it with --resume and otherwise the same settings (run: {out})"
+    with StopRequests(hint) as stops:
+        run.loop(done, stops)
+        distributed.on_main(lambda: checkpoint.save_weights(folder.final, model, run.card(config.solver.iterations)))
+        run.evaluate(config.solver.iterations, stops)
+    journal.say(f"trained {config.solver.iterations} iterations: {folder.final}")
+    return folder.final
+
+
+class _Run:
+    """The state of a training run between two iterations."""
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Any,
+        val: Any,
+        folder: RunFolder,
+        model: Any,
+        journal: Journal,
+        *,
+        seed: int,
+        workers: int,
+    ) -> None:
+        solver, world = config.solver, distributed.world()
+        if solver.images_per_batch % world:
+            raise UserError(f"solver.images_per_batch {solver.images_per_batch} is no multiple of {world} processes")
+        self.config, self.dataset, self.val = config, dataset, val
+        self.folder, self.journal, self.device = folder, journal, journal.device
+        self.seed, self.workers = seed, workers
+        self.model = model.train()
+        self.optimiser = optimisation.build_optimiser(model, solver)
+        self.trainable = [p for group in self.optimiser.param_groups for p in group["params"]]
+        self.network = distributed.wrap(model, self.device)
+        self._card: checkpoint.Card | None = None
+
+    def loop(self, done: int, stops: StopRequests) -> None:
+        """Iterations `done` + 1 to the last, with everything that happens between them."""
+        solver, journal = self.config.solver, self.journal
+        batches = training_batches(
+            self.dataset,
+            self.config,
+            seed=self.seed,
+            start=done,
+            stop=solver.iterations,
+            workers=self.workers,
+            rank=distributed.rank(),
+            world=distributed.world(),
+        )
+        self.evaluate_if_due(done, stops)
+        journal.start(done)
+        for iteration in range(done + 1, solver.iterations + 1):
+            waiting = time.perf_counter()
+            images, targets = next(batches)
+            journal.data_s += time.perf_counter() - waiting
+            self.step(iteration, images, targets)
+            last = iteration == solver.iterations
+            save = last or iteration % max(solver.checkpoint_every, 1) == 0
+            # Several processes must stop after the same iteration: they only ask each other when they flush.
+            stop = stops.received if distributed.world() == 1 else None
+            if save or stop or iteration % journal.flush_every == 0:
+                journal.flush()
+                stop = max(number or 0 for number in distributed.gather(stops.received))
+            journal.tick(iteration, last=last or bool(stop))
+            if save or stop:
+                self.save(iteration)
+            if stop and not last:
+                raise stops.interruption(stop)
+            self.evaluate_if_due(iteration, stops)
+
+    def step(self, iteration: int, images: list[Tensor], targets: list[dict[str, Any]]) -> None:
+        """One iteration: forward, backward, update.
+
+        Raises:
+            UserError: a loss is not finite; the weights are untouched (CPU, one process).
+        """
+        solver = self.config.solver
+        lr = optimisation.learning_rate(solver, iteration)
+        optimisation.set_learning_rate(self.optimiser, lr)
+        self.model.sampling.set(self.seed, iteration)
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=solver.precision == "bf16"):
+                losses = self.network(images, targets)
+        except (ValueError, RuntimeError, IndexError):
+            # Boxes that are not numbers can break the forward pass before there is any loss to look at.
+            if distributed.world() == 1 and not self.is_finite():
+                self.journal.add(iteration, lr, {"loss": torch.tensor(math.nan, device=self.device)}, targets)
+                self.journal.flush()
+            raise
+        total = torch.stack([value.float() for value in losses.values()]).sum()
+        self.journal.add(iteration, lr, {"loss": total, **losses}, targets)
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        if solver.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.trainable, solver.clip_norm)
+        self.optimiser.step()
+
+    def is_finite(self) -> bool:
+        """Whether all weights are finite numbers."""
+        return math.isfinite(float(torch.nn.utils.get_total_norm([p.detach() for p in self.trainable])))
+
+    def save(self, iteration: int) -> None:
+        """A checkpoint to resume from.
+
+        Raises:
+            UserError: the weights are not finite, or the disk is full.
+        """
+        if not self.is_finite():
+            raise UserError(
+                f"iteration {iteration}: the weights are not finite; lower solver.lr or set solver.clip_norm"
+            )
+
+        def write() -> None:
+            cuda = self.device.type == "cuda"
+            state = {
+                "iteration": iteration,
+                "model": self.model.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "random": {
+                    "cpu": torch.get_rng_state(),
+                    "cuda": torch.cuda.get_rng_state(self.device) if cuda else None,
+                },
+                "card": self.card(iteration).metadata(),
+                "metrics_size": self.folder.metrics_size(),
+                "wall_s": self.journal.wall_s,
+                "data_s": self.journal.data_s,
+            }
+            checkpoint.save_state(self.folder.path, iteration, state)
+
+        distributed.on_main(write)
+
+    def resume(self, init: str | Path | None) -> int:
+        """Take over the newest checkpoint of the run folder; returns the iterations done, 0 if none is there.
+
+        Raises:
+            UserError: the run was made with other settings, or all its checkpoints are damaged.
+        """
+        folder = self.folder
+        if folder.holds_run():
+            distributed.on_main(lambda: folder.compare(self.description(init)))
+        found = distributed.on_main(lambda: checkpoint.newest_state(folder.path))
+        if found is None:
+            self.journal.say(f"{folder.path}: no checkpoint yet, starting at iteration 1")
+            distributed.on_main(lambda: folder.rewind(0, 0))
+            return 0
+        path, messages = found
+        for message in messages:
+            self.journal.say(message)
+        state = checkpoint.read_state(path)
+        checkpoint.fit(self.model, state["model"], path)
+        self.optimiser.load_state_dict(state["optimiser"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda" and state["random"]["cuda"] is not None:
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+        self.journal.wall_s, self.journal.data_s = float(state["wall_s"]), float(state["data_s"])
+        done = int(state["iteration"])
+        distributed.on_main(lambda: folder.rewind(done, int(state["metrics_size"])))
+        self.journal.say(f"{folder.path}: resuming after iteration {done}")
+        return done
+
+    def evaluate_if_due(self, iteration: int, stops: StopRequests) -> None:
+        every = self.config.solver.evaluate_every
+        if every and iteration and iteration % every == 0 and iteration < self.config.solver.iterations:
+            self.evaluate(iteration, stops)
+
+    def evaluate(self, iteration: int, stops: StopRequests) -> None:
+        """Evaluate on the validation data and write the result down, once for each iteration number."""
+        if self.val is None:
+            return
+        if distributed.is_main() and all(row["iteration"] != iteration for row in self.folder.records("evaluations")):
+            if stops.received:
+                raise stops.interruption()
+            # The weights are saved already: nothing is lost by stopping at once.
+            stops.at_once = True
+            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                detections = evaluation.predict(self.model, self.val, device=self.device, workers=self.workers)
+            metrics = evaluation.evaluate(detections, self.val, self.val.area_limits)
+            stops.at_once = False
+            self.folder.append("evaluations", [{"iteration": iteration, "data": self.val.name, **metrics}])
+            shown = "  ".join(f"{name} {value:.1f}" for name, value in metrics.items() if isinstance(value, float))
+            self.journal.say(f"iteration {iteration}  {self.val.name}  {shown}")
+        distributed.barrier()
+
+    def card(self, iterations: int) -> checkpoint.Card:
+        """The card of a checkpoint made now; fingerprint and source state are those of the start."""
+        if self._card is None:
+            git = environment.git_state()
+            self._card = checkpoint.Card(
+                config=self.config,
+                classes=tuple(self.dataset.classes),
+                data=self.dataset.name,
+                fingerprint=self.dataset.fingerprint(),
+                seed=self.seed,
+                git="" if git["sha"] is None else git["sha"] + ("+dirty" if git["dirty"] else ""),
+            )
+        return dataclasses.replace(self._card, iterations=iterations)
+
+    def description(self, init: str | Path | None) -> dict[str, Any]:
+        """The content of `run.json`."""
+        described = environment.describe()
+        return {
+            "format": "cpm_lib run 1",
+            "preset": self.config.preset,
+            "profile": self.config.profile,
+            "iterations": self.config.solver.iterations,
+            "seed": self.seed,
+            "init": None if init is None else str(init),
+            "classes": list(self.dataset.classes),
+            "data": _source(self.dataset),
+            "val": None if self.val is None else _source(self.val),
+            "processes": distributed.world(),
+            "device": str(self.device),
+            "git": described.pop("git"),
+            "environment": described,
+            "command": shlex.join(sys.argv),
+            "config": self.config.to_dict(),
+        }
+
+
+def _source(dataset: Any) -> dict[str, Any]:
+    return {"name": dataset.name, "fingerprint": dataset.fingerprint(), "images": len(dataset)}

@@ -1,0 +1,58 @@
+"""The rendered book, served on this machine, and a browser to look at it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from book import browser as browsers
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are no news in a test."""
+
+
+@pytest.fixture(scope="session")
+def html(root: Path) -> Path:
+    folder = Path(os.environ.get("CPM_BOOK_HTML", root / "_build/smoke/html")).resolve()
+    if not (folder / "index.html").exists():
+        pytest.skip("the book is not built: run `book/build.py --profile smoke`, or `make test`")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pages(html: Path) -> list[str]:
+    """The pages that readers come to, relative to the book."""
+    found = [path.relative_to(html).as_posix() for path in sorted(html.rglob("*.html")) if "_static" not in path.parts]
+    assert len(found) > 3
+    return found
+
+
+@pytest.fixture(scope="session")
+def site(html: Path) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=html))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = browsers.find()
+    if path is None:
+        pytest.skip("no Chromium: install one, or set CPM_CHROMIUM")
+    with sync_playwright() as playwright:
+        # Without sandbox and shared memory it runs in containers too; it only sees our own pages.
+        options = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+        chromium = playwright.chromium.launch(executable_path=path, args=options)
+        yield chromium
+        chromium.close()

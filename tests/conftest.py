@@ -1,0 +1,34 @@
+"""Settings of all tests, and what several of them need."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Progress bars would end up in compared outputs; kernels of notebooks inherit the variable.
+os.environ.setdefault("CPM_PROGRESS", "0")
+
+# The same examples each time, and no limit on time: the machine may be busy with something else.
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def bccd() -> Path:
+    """The folder with BCCD's Annotations, ImageSets and JPEGImages: real photographs."""
+    wish = os.environ.get("CPM_BCCD")
+    if not wish:
+        pytest.skip("CPM_BCCD does not say where the BCCD photographs are")
+    for folder in (Path(wish), Path(wish) / "BCCD"):
+        if (folder / "JPEGImages").is_dir():
+            return folder
+    pytest.skip(f"CPM_BCCD={wish} holds no JPEGImages")

@@ -1,0 +1,129 @@
+"""Diagnosis measures against cases worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from cpm_lib.errors import UserError
+from cpm_lib.evaluation import border_positions, coverage, match, score_by_truncation, score_correlation
+
+
+def annotation(image: int, category: int, box: list[float], **extra: Any) -> dict[str, Any]:
+    return {"id": 0, "image_id": image, "category_id": category, "bbox": box, "iscrowd": 0, **extra}
+
+
+COCO = {
+    "images": [{"id": 4}, {"id": 2}],
+    "categories": [{"id": 10, "name": "a"}, {"id": 20, "name": "b"}],
+    "annotations": [
+        annotation(2, 10, [0, 0, 10, 10], truncation=0.0, occlusion=0.0),
+        annotation(2, 10, [20, 0, 10, 10], truncation=0.2, occlusion=0.0),
+        annotation(2, 20, [0, 0, 10, 10], truncation=0.0, occlusion=0.6),
+        annotation(2, 20, [40, 40, 10, 10], iscrowd=1, truncation=0.0, occlusion=0.0),
+    ],
+}
+
+
+def detections() -> list[dict[str, Any]]:
+    boxes = torch.tensor([[0, 0, 10, 5], [21, 0, 30, 10], [0, 0, 10, 10], [40, 40, 50, 50], [0, 0, 10, 9]]).float()
+    return [
+        {"boxes": torch.tensor([[0.0, 0, 1, 1]]), "scores": torch.ones(1), "labels": torch.tensor([1])},
+        {
+            "boxes": boxes,
+            "scores": torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]),
+            "cls_scores": torch.tensor([0.6, 0.7, 0.8, 0.9, 1.0]),
+            "labels": torch.tensor([1, 1, 2, 2, 1]),
+            "proposals": boxes.flip(0),
+        },
+    ]
+
+
+def test_match() -> None:
+    result = match(detections(), COCO)
+    assert result.image_ids.tolist() == [4, 2, 2, 2, 2, 2]
+    assert result.rows.tolist() == [0, 0, 1, 2, 3, 4]
+    torch.testing.assert_close(result.ious, torch.tensor([0.0, 0.5, 0.9, 1.0, 0.0, 0.9]))
+    assert result.gt_index.tolist() == [-1, 0, 1, 2, 2, 0]  # no overlap still names an object of the class
+    assert result.gt_boxes[2].tolist() == [20, 0, 30, 10]
+    assert result.gt_boxes[0].isnan().all()
+    assert len(result.select(result.ious > 0.5)) == 3
+    entering = match([{**detections()[1], "image_id": 2}], COCO, boxes="proposals")
+    torch.testing.assert_close(entering.ious, torch.tensor([0.9, 0.0, 1.0, 0.0, 0.5]))
+    assert len(match([], COCO)) == 0
+
+
+def test_correlation_by_hand() -> None:
+    scores, ious = torch.tensor([0.1, 0.2, 0.3, 0.9]), torch.tensor([0.2, 0.4, 0.6, 0.7])
+    result = score_correlation(scores, ious)
+    assert result["spearman"] == pytest.approx(1.0)
+    assert result["pearson"] == pytest.approx(0.1975 / (0.3875 * 0.1475) ** 0.5)
+    assert result["calibration_error"] == pytest.approx((0.1 + 0.2 + 0.3 + 0.2) / 4)
+    # Ties share their mean rank: ranks (0.5, 0.5, 2) against (0, 1, 2).
+    tied = score_correlation(torch.tensor([0.5, 0.5, 0.8]), torch.tensor([0.1, 0.2, 0.3]))
+    assert tied["spearman"] == pytest.approx(0.8660, abs=1e-4)
+    assert score_correlation(torch.ones(3), torch.rand(3))["pearson"] is None
+    assert score_correlation(torch.zeros(0), torch.zeros(0)) == {
+        "pearson": None,
+        "spearman": None,
+        "calibration_error": None,
+        "n": 0,
+    }
+
+
+def test_calibration_pools_within_a_bin() -> None:
+    # Errors of opposite sign within one bin cancel: the bin as a whole is right.
+    assert score_correlation(torch.tensor([0.52, 0.58]), torch.tensor([0.58, 0.52]))[
+        "calibration_error"
+    ] == pytest.approx(0)
+
+
+def test_border_positions() -> None:
+    rois = torch.tensor([[10.0, 20, 30, 60], [10, 20, 30, 60], [5, 5, 5, 9]])
+    gt = torch.tensor([[10.0, 20, 30, 60], [0, 30, 25, 80], [0, 0, 1, 1]])
+    positions = border_positions(rois, gt)
+    torch.testing.assert_close(positions[:2], torch.tensor([[0.0, 0, 1, 1], [-0.5, 0.25, 0.75, 1.5]]))
+    assert positions[2, 0].isnan() and positions[2, 2].isnan()
+
+
+@pytest.mark.parametrize(
+    ("gt", "ratio", "points", "borders"),
+    [
+        ([0, 0, 10, 10], 1.0, 9, 4),  # equal: the edge itself counts
+        ([-2, 0, 10, 10], 1.0, 6, 3),  # the left column is outside
+        ([-2, 0, 10, 10], 1.5, 9, 4),
+        ([-2, -2, 12, 12], 1.25, 1, 0),  # only the centre
+        ([-2, -2, 12, 12], 1.5, 9, 4),
+        ([-6, 0, 10, 10], 2.0, 6, 3),
+        ([20, 20, 30, 30], 2.0, 0, 0),
+    ],
+)
+def test_coverage(gt: list[float], ratio: float, points: int, borders: int) -> None:
+    roi = torch.tensor([[0.0, 0, 10, 10]])
+    result = coverage(roi, torch.tensor([gt]).float(), ratio)
+    torch.testing.assert_close(result.points, torch.tensor([points / 9]))
+    torch.testing.assert_close(result.borders, torch.tensor([borders / 4]))
+
+
+def test_coverage_contains_every_ground_truth_of_itself() -> None:
+    boxes = torch.rand(200, 4) * 100
+    boxes[:, 2:] += boxes[:, :2]
+    assert coverage(boxes, boxes, 1.0).points.eq(1).all()
+    assert coverage(boxes[:0], boxes[:0], 2.0).points.shape == (0,)
+
+
+def test_score_by_truncation() -> None:
+    found = detections()
+    found[0]["cls_scores"] = torch.ones(1)
+    groups = score_by_truncation(found, COCO, edges=(0.0, 0.3, 1.0))
+    assert [(g["low"], g["high"], g["n"]) for g in groups] == [(0.0, 0.0, 1), (0.0, 0.3, 1), (0.3, 1.0, 1)]
+    assert [g["cls_scores"] for g in groups] == pytest.approx([1.0, 0.7, 0.8])
+    assert [g["scores"] for g in groups] == pytest.approx([0.5, 0.2, 0.3])
+    assert [g["iou"] for g in groups] == pytest.approx([0.9, 0.9, 1.0])
+    cut = score_by_truncation(found, COCO, by="truncation", edges=(0.0, 0.3, 1.0))
+    assert [g["n"] for g in cut] == [2, 1, 0] and cut[2]["iou"] is None
+    bare = {**COCO, "annotations": [annotation(2, 10, [0, 0, 10, 10])]}
+    with pytest.raises(UserError, match="truncation"):
+        score_by_truncation(found, bare)

@@ -1,0 +1,1 @@
+"""Recorded numbers of the authors' code, and the comparison of ours with them."""

@@ -1,0 +1,114 @@
+"""Loads recorded arrays, compares ours with them, and notices arrays nobody looked at."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+RELATIVE = 1e-5
+
+
+def folder() -> Path:
+    """Where the recorded files are: ``CPM_GOLDEN_DIR``, else beside this module."""
+    return Path(os.environ.get("CPM_GOLDEN_DIR", Path(__file__).parent))
+
+
+@dataclass
+class Recording:
+    """One file: reads arrays, and collects how ours compare.
+
+    `exact` is for integers and geometry, `close` for floats (1e-5 relative to the larger of the two numbers).
+    """
+
+    name: str
+    arrays: dict[str, NDArray]
+    compared: list[str] = field(default_factory=list)
+    not_compared: dict[str, str] = field(default_factory=lambda: {"torch_version": "says which torch recorded the file"})
+    inputs: set[str] = field(default_factory=set)
+    mismatches: list[str] = field(default_factory=list)
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+
+    def tensor(self, key: str) -> Tensor:
+        """An array that goes into our code."""
+        self.inputs.add(key)
+        return torch.from_numpy(np.array(self.arrays[key]))
+
+    def exact(self, key: str, ours: Tensor) -> None:
+        self._compare(key, ours, 0.0)
+
+    def close(self, key: str, ours: Tensor, relative: float = RELATIVE) -> None:
+        self._compare(key, ours, relative)
+
+    def keys(self, prefix: str) -> list[str]:
+        return [key for key in self.arrays if key.startswith(prefix)]
+
+    def unseen(self) -> list[str]:
+        """Arrays that are neither an input, nor compared, nor excused."""
+        return sorted(set(self.arrays) - set(self.compared) - set(self.not_compared) - self.inputs)
+
+    @property
+    def ok(self) -> bool:
+        return not self.mismatches and not self.unseen()
+
+    def _compare(self, key: str, ours: Tensor, relative: float) -> None:
+        self.compared.append(key)
+        theirs, mine = np.asarray(self.arrays[key], dtype=np.float64), ours.detach().numpy().astype(np.float64)
+        if theirs.shape != mine.shape:
+            self.mismatches.append(f"{key}: shape {mine.shape} instead of {theirs.shape}")
+            return
+        if not theirs.size:
+            return
+        nan = np.isnan(theirs)
+        wrong_nan = bool((nan != np.isnan(mine)).any())
+        difference = np.abs(np.where(nan, 0, theirs) - np.where(nan, 0, mine))
+        difference = np.where(theirs == mine, 0, difference)
+        # A sum that cancels is as inexact as its terms: values near zero are measured against the array's scale.
+        scale = np.maximum(np.maximum(np.abs(theirs), np.abs(mine)), 1e-2 * np.nanmax(np.abs(theirs)))
+        ratio = np.nanmax(np.divide(difference, scale, out=np.zeros_like(difference), where=difference > 0))
+        self.max_abs, self.max_rel = max(self.max_abs, float(difference.max())), max(self.max_rel, float(ratio))
+        if wrong_nan or ratio > relative:
+            self.mismatches.append(f"{key}: differs by {difference.max():.3g}, {ratio:.3g} relative")
+
+
+def rule(key: str, *shape: int) -> Tensor:
+    """The reproducible pseudo-random numbers in -1..1 that stand for weights and features (float32)."""
+    state = (np.arange(int(np.prod(shape)), dtype=np.uint64) * 2654435761 + zlib.crc32(key.encode())) % 2**32
+    for _ in range(2):
+        state ^= state >> np.uint64(16)
+        state = state * np.uint64(0x45D9F3B) % 2**32
+    state ^= state >> np.uint64(16)
+    values = 2 * (state.astype(np.float64) / 2**32) - 1
+    return torch.from_numpy(values.astype(np.float32)).reshape(shape)
+
+
+Check = Callable[[Recording], None]
+CHECKS: dict[str, Check] = {}
+
+
+def check(file: str) -> Callable[[Check], Check]:
+    """Register the comparison of one recorded file."""
+
+    def register(function: Check) -> Check:
+        CHECKS[file] = function
+        return function
+
+    return register
+
+
+def run(file: str, arrays: dict[str, NDArray] | None = None) -> Recording:
+    """Compare one file; `arrays` replaces what is in it."""
+    if arrays is None:
+        with np.load(folder() / f"{file}.npz") as stored:
+            arrays = dict(stored)
+    recording = Recording(file, arrays)
+    CHECKS[file](recording)
+    return recording

@@ -1,0 +1,65 @@
+"""House rules for the notebooks: prose, calls and figures; the code is in the library."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from book.build import chapters
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CELL_LINES = 25
+FUNCTION_LINES = 5
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(path: Path) -> list[tuple[dict[str, Any], str]]:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [(cell, "".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
+
+
+def test_notebooks_are_stored_in_canonical_form() -> None:
+    check = subprocess.run([sys.executable, ROOT / "book/clean.py", "--check"], capture_output=True, text=True)
+    assert check.returncode == 0, check.stdout + check.stderr
+
+
+def test_table_of_contents_lists_exactly_the_notebooks() -> None:
+    assert sorted(chapters()) == [path.stem for path in NOTEBOOKS]
+
+
+@each_notebook
+def test_cells_are_short(path: Path) -> None:
+    assert not [source for _, source in code_cells(path) if len(source.splitlines()) > CELL_LINES]
+
+
+@each_notebook
+def test_no_library_code(path: Path) -> None:
+    for _, source in code_cells(path):
+        for node in ast.walk(ast.parse(source)):
+            assert not isinstance(node, ast.ClassDef), f"class {node.name} belongs in cpm_lib"
+            if isinstance(node, ast.FunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                assert length <= FUNCTION_LINES, f"function {node.name} belongs in cpm_lib"
+
+
+@each_notebook
+def test_parameters_default_to_the_smallest_size(path: Path) -> None:
+    sources = [source for cell, source in code_cells(path) if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(sources) == 1
+    assert 'profile = "smoke"' in sources[0], "pytest --nbval runs the notebook as it is stored"
+
+
+@each_notebook
+def test_pictures_have_words(path: Path) -> None:
+    """A cell that makes a figure carries its alternative text, else the page gets a hash."""
+    for cell, source in code_cells(path):
+        if "plt.show(" in source or ".savefig(" in source or "figures." in source:
+            assert cell["metadata"].get("mystnb", {}).get("image", {}).get("alt"), source
