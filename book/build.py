@@ -6,7 +6,7 @@ A finished book replaces the last one; after a failure the last one is still the
 
     _build/html          the book, at the size `quick`
     _build/smoke/html    the same at the size `smoke`, for the tests
-    _build/work/PROFILE  stage, executed notebooks, state: may be deleted at any time
+    _build/stage/PROFILE stage, executed notebooks, state: may be deleted at any time
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def main() -> int:
     # Kernels inherit it: a progress bar in an output is noise on a page.
     os.environ["CPM_PROGRESS"] = "0"
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    began, work, target = time.monotonic(), BUILD / "work" / profile, PUBLISHED[profile]
+    began, work, target = time.monotonic(), BUILD / "stage" / profile, PUBLISHED[profile]
     if stage_prose(work / "src"):
         shutil.rmtree(work / "_build", ignore_errors=True)
     try:

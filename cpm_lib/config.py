@@ -146,6 +146,9 @@ class GridConfig:
     radius: int = 1
     rois_per_image: int = 96
     loss_weight: float = 15.0
+    start_bias: float | None = None
+    """Bias of the last layer before training; -4.6 starts at probability 0.01, near the share of ones. None:
+    as the authors, whose first iterations learn that most cells are empty (facts 6.1)."""
 
 
 @dataclass(frozen=True)

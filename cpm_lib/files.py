@@ -39,7 +39,9 @@ def write_atomic(path: str | Path, content: bytes | str | Callable[[Path], None]
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); free space or choose another folder") from error
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); free space or choose another folder"
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -11,7 +11,9 @@ from cpm_lib.errors import UserError
 
 Overrides = Mapping[str, Any]
 
-_TRAIN = "torchrun --nproc-per-node 8 -m cpm_lib train --preset {name} --data coco:ROOT,train --val coco:ROOT,val --out RUN"
+_TRAIN = (
+    "torchrun --nproc-per-node 8 -m cpm_lib train --preset {name} --data coco:ROOT,train --val coco:ROOT,val --out RUN"
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def _all() -> list[Preset]:
         Preset("grid", "Grid R-CNN Plus without fusion, one stage", "Table 1 baseline", _GRID, 39.9),
         Preset("grid-fused", "Grid R-CNN Plus with feature fusion, as in mmdetection", "Table 2, Grid R-CNN",
                _GRID | {"grid.fusion": True}, 40.3),
-        Preset("grid-original", "Grid R-CNN of CVPR 2019: whole 56x56 maps, dilated convolutions", "Table 8, Grid R-CNN",
+        Preset("grid-original", "Grid R-CNN of CVPR 2019: whole maps, dilated convolutions", "Table 8, Grid R-CNN",
                _GRID | {"grid.fusion": True, "grid.head": "original"}),
         Preset("faster", "Faster R-CNN with FPN", "Table 2, Faster R-CNN", _FASTER, 37.6),
         Preset("cascade", "Cascade R-CNN, 2 stages", "Table 3, none", _CASCADE | _modules(False, False), 39.8),
@@ -139,8 +141,8 @@ _SMALL: dict[str, Any] = {
     "proposals.anchor_scale": 4.0,
     "proposals.inside_only": False,
     "classification.canonical_size": 128.0,
+    "grid.start_bias": -4.6,
     "conventions.gt_append": 0.2,
-    "conventions.rois_at_test": 32,
     "solver.optimiser": "adamw",
     "solver.lr": 0.002,
     "solver.weight_decay": 0.05,
@@ -192,7 +194,7 @@ PROFILES: Mapping[str, Profile] = {
                 "proposals.post_nms_train": 200,
                 "proposals.pre_nms_test": 200,
                 "proposals.post_nms_test": 100,
-                "classification.hidden": 256,
+                "classification.hidden": 128,
                 "classification.rois_per_image": 32,
                 "grid.channels_per_point": 8,
                 "grid.convs": 4,

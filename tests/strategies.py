@@ -8,7 +8,9 @@ from torch import Tensor
 
 
 @st.composite
-def boxes(draw: st.DrawFn, min_count: int = 1, max_count: int = 6, side: float = 200.0, min_side: float = 4.0) -> Tensor:
+def boxes(
+    draw: st.DrawFn, min_count: int = 1, max_count: int = 6, side: float = 200.0, min_side: float = 4.0
+) -> Tensor:
     """Proper boxes [N, 4] within a square of `side` pixels."""
     number = draw(st.integers(min_count, max_count))
     rows = []

@@ -40,8 +40,8 @@ class DeformableConv(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.weight = conv.weight
-        self.stride, self.groups = conv.stride, conv.groups
-        self.conv_offset = nn.Conv2d(conv.in_channels, 18, 3, stride=conv.stride, padding=1)
+        self.stride = conv.stride[0]
+        self.conv_offset = nn.Conv2d(conv.in_channels, 18, 3, stride=self.stride, padding=1)
         nn.init.zeros_(self.conv_offset.weight)
         nn.init.zeros_(self.conv_offset.bias)  # type: ignore[arg-type]
 

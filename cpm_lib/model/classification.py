@@ -73,9 +73,7 @@ class ClassificationBranch(nn.Module):
         self.config, self.conventions, self.sampling = config.classification, config.conventions, sampling
         self.classifier = RoIClassifier(config, num_classes)
 
-    def train_step(
-        self, features: list[Tensor], proposals: Regions, batch: Batch
-    ) -> tuple[Regions, dict[str, Tensor]]:
+    def train_step(self, features: list[Tensor], proposals: Regions, batch: Batch) -> tuple[Regions, dict[str, Tensor]]:
         """L_cls and the sampled RoIs with their labels (0 = background)."""
         samples = sample_regions(
             proposals, batch, self.config.rois_per_image, self.config.positive_fraction,

@@ -43,14 +43,14 @@ UNKNOWN_TO_TORCH: dict[Any, Callable[..., int]] = {
 
 def count_flops(function: Callable[..., Any], *inputs: Any) -> int:
     """Floating point operations of one call; a multiply-add counts 2."""
-    counter = FlopCounterMode(display=False, custom_mapping=UNKNOWN_TO_TORCH)  # type: ignore[arg-type]
+    counter = FlopCounterMode(display=False, custom_mapping=UNKNOWN_TO_TORCH)
     with counter, torch.no_grad():
         function(*inputs)
     return counter.get_total_flops()
 
 
 def parameters(model: nn.Module) -> int:
-    """Values in the authors' layout: parameters, and frozen affine norms as one gain and bias per channel (facts 12)."""
+    """Values in the authors' layout: parameters, and frozen norms as one gain and bias per channel (facts 12)."""
     values = sum(p.numel() for p in model.parameters())
     return values + sum(b.numel() for name, b in model.named_buffers() if name.endswith((".weight", ".bias")))
 

@@ -43,6 +43,9 @@ class Detector(nn.Module):
         self.config, self.num_classes = config, num_classes
         self.sampling = Sampling()
         self.backbone = Backbone(config.backbone)
+        if config.solver.channels_last:
+            # The backbone only: on CPUs the grid branch's small maps and GroupNorms take twice as long that way.
+            self.backbone = self.backbone.to(memory_format=torch.channels_last)
         self.proposals = Proposals(config, self.sampling)
 
     def train(self, mode: bool = True) -> Detector:
@@ -93,9 +96,7 @@ class Detector(nn.Module):
         caffe = self.config.backbone.caffe
         black_border = self.config.conventions.pad_before_normalise and not self.training
         divisor = self.config.input.size_divisor
-        height, width = (
-            -(-max(image.shape[axis] for image in images) // divisor) * divisor for axis in (1, 2)
-        )
+        height, width = (-(-max(image.shape[axis] for image in images) // divisor) * divisor for axis in (1, 2))
         canvas = []
         for image in images:
             border = (0, width - image.shape[2], 0, height - image.shape[1])

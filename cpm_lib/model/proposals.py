@@ -111,9 +111,7 @@ class Proposals(nn.Module):
             "loss_rpn_box_reg": box_loss(torch.cat(positive_deltas), torch.cat(targets), 1 / 9, len(labels)),
         }
 
-    def select(
-        self, logits: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], batch: Batch
-    ) -> Regions:
+    def select(self, logits: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], batch: Batch) -> Regions:
         """The best boxes per level after NMS, then the best over all levels (facts 3.5)."""
         config = self.config
         before = config.pre_nms_train if self.training else config.pre_nms_test
@@ -129,13 +127,13 @@ class Proposals(nn.Module):
                 boxes.append(box_ops.clip(box, size, self.plus_one))
                 scores.append(score)
                 levels.append(torch.full_like(top, level))
-            box, score, level = torch.cat(boxes), torch.cat(scores), torch.cat(levels)
+            box, score, level_of = torch.cat(boxes), torch.cat(scores), torch.cat(levels)
             if not self.plus_one:
                 # A box clipped to zero area has no IoU with anything, so NMS would never drop it.
                 real = remove_small_boxes(box, 1e-3)
-                box, score, level = box[real], score[real], level[real]
-            keep = batched_nms(box, score, level, config.nms_iou)
-            keep = torch.cat([keep[level[keep] == number][:after] for number in range(len(anchors))])
+                box, score, level_of = box[real], score[real], level_of[real]
+            keep = batched_nms(box, score, level_of, config.nms_iou)
+            keep = torch.cat([keep[level_of[keep] == number][:after] for number in range(len(anchors))])
             if not (self.training and self.joint):
                 keep = keep[score[keep].topk(min(after, len(keep))).indices]
             zeros = torch.zeros_like(keep)

@@ -94,7 +94,9 @@ def match(regions: Regions, batch: Batch, plus_one: bool) -> tuple[Tensor, Tenso
 def assign_levels(boxes: Tensor, canonical_size: float, plus_one: bool) -> Tensor:
     """Pyramid level 2..5 of each box: FPN's rule, a side of `canonical_size` pixels goes to P4 (facts 4)."""
     side = box_ops.area(boxes, plus_one).clamp(min=0).sqrt()
-    return torch.floor(4 + torch.log2(side / canonical_size + 1e-6)).clamp(2, 5).long()
+    level = torch.floor(4 + torch.log2(side / canonical_size + 1e-6))
+    # A diverging run has NaN boxes; they get a level too, so that its NaN losses come out and are reported.
+    return level.nan_to_num(nan=2).clamp(2, 5).long()
 
 
 class RoIPooler(nn.Module):

@@ -55,7 +55,7 @@ def pretrain_backbone(
     classifier = nn.Linear(body_channels(config.backbone)[-1], len(dataset.classes))
     network = nn.ModuleList((backbone.body, classifier)).train()
     if config.solver.channels_last:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)
     steps = epochs * -(-len(training) // batch_size)
     optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps)

@@ -65,8 +65,6 @@ def train(
     distributed.on_main(lambda: folder.check(resume))
     torch.manual_seed(seed)
     model = build_model(config, len(dataset.classes) + 1)
-    if config.solver.channels_last:
-        model = model.to(memory_format=torch.channels_last)
     journal = Journal(folder, config.solver, place, source=dataset.name, log_every=log_every, quiet=quiet)
     run = _Run(config, dataset, val, folder, model.to(place), journal, seed=seed, workers=workers)
     done = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from cpm_lib import boxes as box_ops
 from cpm_lib import presets
@@ -17,7 +16,6 @@ from cpm_lib.model.losses import cross_entropy, heatmap_loss
 from cpm_lib.model.proposals import Proposals, cell_anchors
 from cpm_lib.model.regions import Batch, Regions, RoIPooler, assign_levels, concatenate, match
 from cpm_lib.model.sampling import Sampling
-from cpm_lib.training import optimisation
 from tests.golden.harness import Recording, check, rule
 
 OFFICIAL = presets.get("cpm", "paper", "official")
@@ -81,7 +79,9 @@ def iou_scoring(r: Recording) -> None:
         r.exact(f"{image}kept", kept.boxes[kept.image == number])
     r.exact("matched_boxes", kept.boxes)
     r.exact("matched_gt", gt_boxes)
-    ours = torch.cat([iou_targets(kept.boxes[kept.image == k], gt, plus_one=True) for k, gt in enumerate(batch.gt_boxes)])
+    ours = torch.cat(
+        [iou_targets(kept.boxes[kept.image == k], gt, plus_one=True) for k, gt in enumerate(batch.gt_boxes)]
+    )
     r.close("iou_targets", ours)
     r.exact("n_positive_entries", (ours > 0).sum())
     for prefix, wanted in (("", ours), ("case2_", r.tensor("case2_targets"))):
@@ -112,7 +112,13 @@ def resampling(r: Recording) -> None:
         r.exact(f"{image}full", full.boxes)
         parts.append(full)
     sampled = sample_regions(
-        concatenate(parts), batch, config.rois_per_image, config.positive_fraction, config.positive_iou, Sampling(), True
+        concatenate(parts),
+        batch,
+        config.rois_per_image,
+        config.positive_fraction,
+        config.positive_iou,
+        Sampling(),
+        True,
     )
     for number, image in enumerate(_images(r)):
         r.exact(f"{image}sampled", sampled.boxes[sampled.image == number])

@@ -31,7 +31,9 @@ class Recording:
     name: str
     arrays: dict[str, NDArray]
     compared: list[str] = field(default_factory=list)
-    not_compared: dict[str, str] = field(default_factory=lambda: {"torch_version": "says which torch recorded the file"})
+    not_compared: dict[str, str] = field(
+        default_factory=lambda: {"torch_version": "says which torch recorded the file"}
+    )
     inputs: set[str] = field(default_factory=set)
     mismatches: list[str] = field(default_factory=list)
     max_abs: float = 0.0

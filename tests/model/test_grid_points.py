@@ -27,7 +27,8 @@ def near(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     """RoIs and ground truth whose grid points fall well inside the region extended by 1.25."""
     rois = draw(boxes(min_side=16))
     shift = torch.tensor(
-        [[draw(st.floats(-0.078125, 0.078125, width=32)) for _ in range(4)] for _ in range(len(rois))], dtype=torch.float32
+        [[draw(st.floats(-0.078125, 0.078125, width=32)) for _ in range(4)] for _ in range(len(rois))],
+        dtype=torch.float32,
     )
     side = (rois[:, 2:] - rois[:, :2]).repeat(1, 2)
     return rois, rois + shift * side
@@ -60,7 +61,7 @@ def test_targets_are_those_of_the_definition(rois: Tensor, truth: Tensor, ratio:
 
 @given(near(), RATIOS)
 def test_flipping_commutes_with_decoding(pair: tuple[Tensor, Tensor], ratio: float) -> None:
-    rois, truth = pair
+    rois, _ = pair
 
     def flip(b: Tensor) -> Tensor:
         return torch.stack((400 - b[:, 2], b[:, 1], 400 - b[:, 0], b[:, 3]), dim=1)
