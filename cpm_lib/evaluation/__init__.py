@@ -2,7 +2,14 @@
 
 from cpm_lib.evaluation.bootstrap import bootstrap_ap, bootstrap_difference
 from cpm_lib.evaluation.coco import METRICS, SCORES, evaluate, rescore, rows
-from cpm_lib.evaluation.diagnosis import border_positions, coverage, match, score_by_truncation, score_correlation
+from cpm_lib.evaluation.diagnosis import (
+    border_positions,
+    coverage,
+    match,
+    misalignment,
+    score_by_truncation,
+    score_correlation,
+)
 from cpm_lib.evaluation.ground_truth import GroundTruth
 from cpm_lib.evaluation.inference import predict
 
@@ -16,6 +23,7 @@ __all__ = [
     "coverage",
     "evaluate",
     "match",
+    "misalignment",
     "predict",
     "rescore",
     "rows",

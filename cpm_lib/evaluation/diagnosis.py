@@ -218,3 +218,43 @@ def score_by_truncation(
         means = {name: float(values[chosen].mean()) if n else None for name, values in columns.items()}
         groups.append({"low": max(low, 0.0), "high": high, "n": n, **means})
     return groups
+
+
+def misalignment(
+    detections: Sequence[Detection],
+    ground_truth: Any,
+    *,
+    ratios: Sequence[float] = (1.0, 1.25, 1.5, 2.0),
+    min_iou: float = 0.5,
+) -> dict[str, Any]:
+    """Both misalignments of Fig. 1 in numbers.
+
+    Args:
+        detections: with `proposals` and the single scores.
+        ratios: mapping ratios whose reach is measured.
+        min_iou: proposals below this IoU are left out of the first part, boxes below it of the second.
+
+    Returns:
+        ``n`` proposals; ``coverage`` {ratio: {"points", "borders", "all_borders"}}, mean shares in 0..1 of the
+        ground truth inside the extended proposal; ``correlation`` {score: {"pearson", "spearman"}} with the true
+        IoU of the final box.
+    """
+    entering = match(detections, ground_truth, boxes="proposals")
+    entering = entering.select(entering.ious >= min_iou)
+    shares = {}
+    for ratio in ratios:
+        inside = coverage(entering.boxes, entering.gt_boxes, ratio)
+        shares[f"{ratio:g}"] = {
+            "points": inside.points.mean().item(),
+            "borders": inside.borders.mean().item(),
+            "all_borders": (inside.borders == 1).float().mean().item(),
+        }
+    correlations = {}
+    for name in ("cls_scores", "iou_scores", "rsm_scores", "scores"):
+        if all(name in detection for detection in detections):
+            scored = [{**detection, "scores": detection[name]} for detection in detections]
+            final = match(scored, ground_truth)
+            final = final.select(final.ious >= min_iou)
+            full = score_correlation(final.scores, final.ious)
+            correlations[name] = {key: full[key] for key in ("pearson", "spearman")}
+    return {"n": len(entering), "coverage": shares, "correlation": correlations}

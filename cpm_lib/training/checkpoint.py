@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cpm_lib.errors import UserError
 from cpm_lib.files import write_atomic
+from cpm_lib.model import Detector, build_model
 from cpm_lib.training.card import Card
 
 KEPT_STATES = 2
@@ -83,7 +84,7 @@ def load(
     overrides: Mapping[str, Any] | None = None,
     preset: str | None = None,
     num_classes: int | None = None,
-) -> nn.Module:
+) -> Detector:
     """A trained detector in evaluation mode, from a run folder or a checkpoint file.
 
     Args:
@@ -95,7 +96,6 @@ def load(
         UserError: missing, damaged or foreign file; other preset or classes than expected; or weights
             that do not fit the configuration (the first key is named).
     """
-    from cpm_lib.model import build_model
 
     path = locate(path_or_run)
     card = read_card(path)
