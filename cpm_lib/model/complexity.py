@@ -35,8 +35,8 @@ def deform_conv_flops(features: tuple[int, ...], weight: tuple[int, ...], *_: An
 
 
 UNKNOWN_TO_TORCH: dict[Any, Callable[..., int]] = {
-    torch.ops.torchvision.roi_align.default: roi_align_flops,
-    torch.ops.torchvision.deform_conv2d.default: deform_conv_flops,
+    torch.ops.torchvision.roi_align: roi_align_flops,
+    torch.ops.torchvision.deform_conv2d: deform_conv_flops,
 }
 """Formulas for torch's counter, which has none for torchvision's operators."""
 

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from cpm_lib.errors import UserError
-from cpm_lib.evaluation import border_positions, coverage, match, score_by_truncation, score_correlation
+from cpm_lib.evaluation import (
+    border_positions,
+    coverage,
+    match,
+    misalignment,
+    score_by_truncation,
+    score_correlation,
+)
 
 
 def annotation(image: int, category: int, box: list[float], **extra: Any) -> dict[str, Any]:
@@ -127,3 +134,28 @@ def test_score_by_truncation() -> None:
     bare = {**COCO, "annotations": [annotation(2, 10, [0, 0, 10, 10])]}
     with pytest.raises(UserError, match="truncation"):
         score_by_truncation(found, bare)
+
+
+def test_misalignment_in_numbers() -> None:
+    """One object, its proposal a quarter of a side too far left: the right border is outside until the ratio is 2."""
+    truth = {
+        "images": [{"id": 1, "width": 200, "height": 200}],
+        "categories": [{"id": 1, "name": "thing"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [50, 50, 40, 40], "area": 1600, "iscrowd": 0}
+        ],
+    }
+    detection = {
+        "boxes": torch.tensor([[50.0, 50.0, 90.0, 90.0]]),
+        "proposals": torch.tensor([[40.0, 50.0, 80.0, 90.0]]),
+        "labels": torch.tensor([1]),
+        "scores": torch.tensor([0.9]),
+        "cls_scores": torch.tensor([0.9]),
+        "image_id": 1,
+    }
+    measured = misalignment([detection], truth)
+    assert measured["n"] == 1
+    assert measured["coverage"]["1"]["borders"] == 0.75
+    assert measured["coverage"]["1"]["all_borders"] == 0
+    assert measured["coverage"]["2"]["all_borders"] == 1
+    assert set(measured["correlation"]) == {"cls_scores", "scores"}
