@@ -78,6 +78,23 @@ def clip(boxes: Tensor, size: tuple[int, int], plus_one: bool = False) -> Tensor
     return torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), dim=-1)
 
 
+def to_last_pixel(boxes: Tensor) -> Tensor:
+    """Continuous boxes [..., 4] as boxes that include their last pixel; those under a pixel wide become a point."""
+    return torch.cat((boxes[..., :2], torch.max(boxes[..., 2:] - 1, boxes[..., :2])), dim=-1)
+
+
+def from_last_pixel(boxes: Tensor) -> Tensor:
+    """Boxes [..., 4] that include their last pixel as continuous ones, x2 - x1 wide."""
+    return torch.cat((boxes[..., :2], boxes[..., 2:] + 1), dim=-1)
+
+
+def flip(boxes: Tensor, width: int, plus_one: bool = False) -> Tensor:
+    """Boxes [..., 4] of the mirror image of an image `width` pixels wide."""
+    x1, y1, x2, y2 = boxes.unbind(dim=-1)
+    edge = width - 1 if plus_one else width
+    return torch.stack((edge - x2, y1, edge - x1, y2), dim=-1)
+
+
 def extend_regions(boxes: Tensor, mapping_ratio: float) -> Tensor:
     """Mapping operation M_j: regions [N, 4] around the same centres, sides times `mapping_ratio`.
 

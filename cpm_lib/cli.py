@@ -106,6 +106,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=("linear", "gaussian"),
         help="decay overlapping detections of the last row; default kind: linear",
     )
+    command.add_argument(
+        "--tta",
+        action="store_true",
+        help="test-time augmentation: mirrored and at nine sizes, merged by soft-NMS (the paper's best row)",
+    )
     command.add_argument("--rois", type=_count, metavar="N", help="most RoIs refined per image; 0: no limit")
     command.add_argument("--batch", type=_positive, default=8, metavar="N", help="images at a time (default 8)")
     _data_options(command)
@@ -117,6 +122,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", required=True, metavar="DIR", help="for the drawn pictures and detections.json")
     command.add_argument("--score", type=_share, default=0.3, help="lowest score shown, 0..1 (default 0.3)")
     command.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU if there is one")
+
+    command = _command(commands, run.convert, "convert", "the authors' checkpoints to ours, or back")
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help="the authors' .pth; with --reverse a run or ours")
+    command.add_argument("--out", required=True, metavar="FILE", help=".safetensors; with --reverse .pth")
+    command.add_argument("--preset", metavar="NAME", help="what the file is; default: recognised by its keys")
+    command.add_argument("--allow-missing", action="store_true", help="accept left-over and missing keys")
+    _set_option(command)
+    command.add_argument("--reverse", action="store_true", help="write ours in the authors' layout")
 
     command = _command(commands, run.plot, "plot", "loss and AP curves of a run")
     command.add_argument("run_folder", metavar="RUN")
@@ -133,6 +146,10 @@ def _command(commands: Any, function: Any, name: str, summary: str) -> argparse.
 def _size_options(command: argparse.ArgumentParser, profile: str) -> None:
     command.add_argument("--profile", default=profile, help="smoke, quick, gpu or paper (default: %(default)s)")
     command.add_argument("--conventions", default="corrected", help="corrected (default) or official")
+    _set_option(command)
+
+
+def _set_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set",
         nargs="+",

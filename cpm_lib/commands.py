@@ -35,16 +35,22 @@ def env(args: argparse.Namespace) -> None:
 
 
 def list_presets(args: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
     from cpm_lib import presets
 
     fields = ("name", "summary", "paper", "expected", "tolerance", "cost", "hardware", "command")
-    entries = [{field: getattr(preset, field) for field in fields} for preset in presets.PRESETS.values()]
+    entries = [
+        {**{field: getattr(preset, field) for field in fields}, "results": [asdict(r) for r in preset.results]}
+        for preset in presets.PRESETS.values()
+    ]
     if _json(args, entries):
         return
     for entry in entries:
-        expected = "not printed" if entry["expected"] is None else f"AP {entry['expected']} +- {entry['tolerance']}"
+        expected = "no AP" if entry["expected"] is None else f"AP {entry['expected']} +- {entry['tolerance']}"
         print(f"{entry['name']}: {entry['summary']}")
-        print(f"    {entry['paper']}: {expected}; {entry['hardware']}; {entry['cost']}")
+        print(f"    expected: {expected}; printed: {entry['paper']}")
+        print(f"    cost: {entry['cost']}; {entry['hardware']}")
         print(f"    {entry['command']}")
     print("\nprofiles (--profile):")
     _table([[profile.name, profile.summary] for profile in presets.PROFILES.values()], left=2)
@@ -52,9 +58,9 @@ def list_presets(args: argparse.Namespace) -> None:
 
 def info(args: argparse.Namespace) -> None:
     config = _config(args)
-    from cpm_lib.model.complexity import describe
+    from cpm_lib.complexity import describe
 
-    described = describe(config, args.num_classes)
+    described = {**describe(config, args.num_classes), "conventions": config.to_dict()["conventions"]}
     if _json(args, described):
         return
     print(f"{args.preset}, profile {args.profile}, {args.num_classes} classes with background")
@@ -67,6 +73,8 @@ def info(args: argparse.Namespace) -> None:
             value, (int, float, str)
         ):
             print(f"{key} {value:.1f}" if isinstance(value, float) else f"{key} {value}")
+    print("conventions:")
+    _table([[name, str(value), _side(name, value)] for name, value in described["conventions"].items()], left=3)
 
 
 def data_shapes(args: argparse.Namespace) -> None:
@@ -129,6 +137,8 @@ def evaluate(args: argparse.Namespace) -> None:
     from cpm_lib import evaluation
     from cpm_lib.training import checkpoint, distributed
 
+    if args.tta and args.stages == "all":
+        raise UserError("--tta merges the boxes of the last stage, so --stages all has no other rows; leave one out")
     card = checkpoint.read_card(args.checkpoint)
     data = _open(args.data, args.strict)
     if data.classes != card.classes:
@@ -141,21 +151,33 @@ def evaluate(args: argparse.Namespace) -> None:
     device = distributed.start(args.device)
     model = checkpoint.load(args.checkpoint, device=device, overrides=overrides)
     gamma = card.config.scoring.gamma if args.gamma is None else args.gamma
-    detections = evaluation.predict(model, data, batch_size=args.batch, device=device, workers=args.workers)
+    passes: dict[str, Any] = {"batch_size": args.batch, "device": device, "workers": args.workers}
+    if args.tta:
+        detections = evaluation.predict_augmented(model, data, soft_nms=args.soft_nms or "linear", **passes)
+    else:
+        detections = evaluation.predict(model, data, **passes)
     rows = evaluation.rows(detections, gamma, clamp=card.config.conventions.ism_clamp)
-    if args.soft_nms:
+    if args.tta:
+        # The scores have decayed already; the parts would give those of one pass.
+        rows = [(*rows[-1][:2], detections)]
+    elif args.soft_nms:
         stage, score, final = rows[-1]
         rows[-1] = (stage, score, [_soft_nms(found, args.soft_nms) for found in final])
     if args.stages != "all":
         rows = rows[-1:]
+    differences = evaluation.paired_differences(rows, data) if args.stages == "all" else {}
     table = []
     for stage, score, found in rows:
         metrics = evaluation.evaluate(found, data, data.area_limits)
         table.append({"stage": stage, "score": score, **{name: metrics[name] for name in EVAL_METRICS}})
     content = {"preset": card.preset, "data": data.name, "gamma": gamma, "n_images": len(data), "rows": table}
+    if differences:
+        content["differences"] = differences
     if not _json(args, content):
         print(f"{card.preset} on {data.name}, {len(data)} images, gamma {gamma}")
         _table([list(table[0])] + [[_text(value) for value in row.values()] for row in table], left=2)
+        for name, value in differences.items():
+            print(f"{name}: {value['difference']:+.2f} AP, 95 % interval [{value['low']:+.2f}, {value['high']:+.2f}]")
 
 
 def detect(args: argparse.Namespace) -> None:
@@ -169,6 +191,32 @@ def detect(args: argparse.Namespace) -> None:
     results = pictures.detect(model, card.classes, files, Path(args.out), score=args.score, device=device)
     count = sum(len(result["detections"]) for result in results)
     print(f"{count} objects with score >= {args.score} in {len(files)} pictures: {args.out}")
+
+
+def convert(args: argparse.Namespace) -> None:
+    out, suffix = Path(args.out), ".pth" if args.reverse else ".safetensors"
+    if out.suffix != suffix:
+        raise UserError(f"--out {out}: the file written is a {suffix} file; give it that ending")
+    if args.reverse and (args.preset or args.allow_missing or args.set):
+        raise UserError("--reverse takes all from the checkpoint's card; leave out --preset, --allow-missing and --set")
+    from cpm_lib import official
+    from cpm_lib.files import write_atomic
+    from cpm_lib.training import checkpoint
+
+    source = Path(args.checkpoint)
+    if args.reverse:
+        print(f"{official.reverse(source, out)}: in the authors' layout")
+        if not checkpoint.read_card(source).config.conventions.pixel_plus_one:
+            print("trained under other conventions than the authors', which their code will apply", file=sys.stderr)
+        return
+    conversion = official.read(source, preset=args.preset, allow_missing=args.allow_missing, settings=args.set)
+    record = conversion.record(source)
+    official.save(conversion, out)
+    write_atomic(out.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
+    print(f"{out}: preset {conversion.card.preset}, {conversion.mapped} keys mapped; card {out.with_suffix('.json')}")
+    for name in ("differs_from_preset", "missing_keys", "left_over_keys"):
+        if record[name]:
+            print(f"{name.replace('_', ' ')}: {', '.join(record[name])}")
 
 
 def plot(args: argparse.Namespace) -> None:
@@ -195,6 +243,14 @@ def _config(args: argparse.Namespace) -> Config:
     from cpm_lib import presets
 
     return presets.get(args.preset, args.profile, conventions=args.conventions).override_text(args.set)
+
+
+def _side(switch: str, value: Any) -> str:
+    """Which of the two sets of conventions a value belongs to."""
+    from cpm_lib.config import CONVENTIONS
+
+    sides = [name for name, conventions in CONVENTIONS.items() if getattr(conventions, switch) == value]
+    return {0: "of its own", 1: sides[0] if sides else "", 2: "the same in both"}[len(sides)]
 
 
 def _open(text: str, strict: bool) -> Any:

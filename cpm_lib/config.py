@@ -19,36 +19,51 @@ from cpm_lib.errors import UserError
 class Conventions:
     """Where a careful engineer and the authors' code differ. The defaults are `corrected`.
 
-    Every field is one switch; flipping it alone is allowed and tested. Section numbers refer to the
-    list of differences in the chapter "Paper against code".
+    Every field is one switch; flipping it alone is allowed and tested. "facts N.N" is the section of the facts
+    sheet on the authors' code; `data/discrepancies.json` says for each switch what the paper states.
     """
 
     pixel_plus_one: bool = False
-    """Boxes include their last pixel: sizes are x2-x1+1 in matching, coding and level assignment."""
+    """Boxes include their last pixel: sizes are x2-x1+1 in matching, coding, clipping and level assignment.
+    True rounds the anchors as well and moves every box by up to a pixel, which counts for small objects
+    (facts 1.5)."""
     clip_boxes: bool = True
-    """Final boxes are clipped to the image. The authors' clamp acts on a copy and has no effect."""
+    """Final boxes are clipped to the image. The authors' clamp acts on a copy: False leaves boxes outside the
+    image, or inverted, as they are (facts 6.5)."""
     ism_target: Literal["output", "input"] = "output"
-    """The ISM learns the IoU of the last stage's output box, or of the RoI that enters it."""
+    """Whose IoU the ISM learns: that of the box the last stage puts out, which it judges at test, or of the RoI
+    that enters the stage, ground truth among them, which says little about the box to be scored (facts 7)."""
     ism_index_slip: bool = False
-    """The l2 loss of the ISM uses column numbers as row numbers too (the authors' indexing slip)."""
+    """The l2 loss of the ISM uses column numbers as row numbers too (the authors' slip). True gives the first
+    two RoIs of each batch a huge extra weight, and all RoIs twice that of the loss that was meant (facts 7)."""
     ism_clamp: bool = True
-    """The IoU score is clamped to [0, 1] before use; the raw output may be negative, hence NaN."""
+    """The IoU score is clamped to [0, 1] before use. Raw, a negative value to the power of gamma is NaN and the
+    detection comes last (facts 7, 9)."""
     rsm_positives: Literal["output", "input"] = "output"
-    """The RSM trains on the boxes the final stage produces (paper), or on those entering it."""
+    """Which boxes train the RSM beside the negatives: those the final stage produces (paper), or the RoIs that
+    enter it with the ground truth, on which it is never asked at test (facts 8)."""
     rois_at_test: int | None = 96
-    """Most RoIs per image refined at test, after NMS (paper, Sec. 3.4.3). None: no limit."""
+    """Most RoIs per image refined at test, after NMS (paper, Sec. 3.4.3). None: no limit, as in the authors' code,
+    which costs time where an image is crowded (facts 5)."""
     heatmap_rounding: Literal["floor", "trunc"] = "floor"
-    """How a grid point becomes a heatmap cell; `trunc` maps (-1, 0) to cell 0."""
+    """How a grid point becomes a heatmap cell. `trunc` puts points up to one cell left of or above the extended
+    region into cell 0 instead of leaving them out (facts 6.3)."""
     joint_proposals: bool = False
-    """In training the best proposals are chosen jointly over the batch, not per image."""
+    """In training the best proposals are chosen jointly over the images of one GPU, not for each image. True lets
+    an image's number of proposals depend on its neighbour (facts 3.5)."""
     gt_copies: Literal["rows", "elements"] = "rows"
-    """How copies of the ground truth are recognised between stages: whole rows, or per coordinate."""
+    """How copies of the ground truth are taken out between stages: whole boxes are compared, or coordinate by
+    coordinate, which also drops some boxes that share a border with an object (facts 6.4)."""
     gt_append: float = 1.0
-    """Probability that a ground-truth box joins the RoIs of a later stage (feasibility: 0.2 if few RoIs)."""
+    """Probability, 0..1, that a ground-truth box joins the RoIs of a later stage; the authors always append it.
+    With few RoIs per image these perfect boxes would be most of what the stage sees, so the small profiles use
+    0.2 (facts 6.4)."""
     pad_before_normalise: bool = False
-    """At test, pad with black before the mean is subtracted, as the authors do; else with the mean."""
+    """At test, pad with black before the mean is subtracted, as the authors do, though training pads with the
+    mean. False does that in both (facts 1.3)."""
     authors_resize: bool = False
-    """Resize as the authors: Pillow with truncation in training, OpenCV with rounding at test."""
+    """Resize as the authors: Pillow with truncated sizes in training, OpenCV's bilinear filter without
+    antialiasing and rounded sizes at test. False: one rule, antialiased, for both (facts 1.2, 1.3)."""
 
 
 OFFICIAL = Conventions(

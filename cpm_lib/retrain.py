@@ -95,17 +95,9 @@ def _scores(found: list[dict[str, Any]], validation: Any, gamma: float) -> dict[
     for stage, score, detections in rows:
         values = evaluation.evaluate(detections, validation)
         metrics[f"stage{stage}-{score}"] = {name: values[name] for name in METRICS}
-    differences = {}
-    by_row = {(stage, score): detections for stage, score, detections in rows}
-    if (3, "fused") in by_row:
-        for name, better, worse in (
-            ("stage 3 - stage 1, cls", (3, "cls"), (1, "cls")),
-            ("fused - cls, stage 3", (3, "fused"), (3, "cls")),
-        ):
-            differences[name] = evaluation.bootstrap_difference(by_row[better], by_row[worse], validation)
     return {
         "metrics": metrics,
-        "differences": differences,
+        "differences": evaluation.paired_differences(rows, validation),
         "interval": evaluation.bootstrap_ap(rows[-1][2], validation),
     }
 

@@ -118,7 +118,7 @@ def training_batches(
             batch = plan.batch(iteration)
             yield [(batch[position], _sample_seed(seed, iteration, position)) for position in positions]
 
-    return _load(_Samples(dataset, training(config.input)), samples(), workers)
+    return _load(_Samples(dataset, training(config.input, config.conventions)), samples(), workers)
 
 
 def evaluation_batches(

@@ -1,6 +1,7 @@
 """Metrics, intervals and diagnosis of detections."""
 
-from cpm_lib.evaluation.bootstrap import bootstrap_ap, bootstrap_difference
+from cpm_lib.evaluation.augmentation import Augmented, predict_augmented
+from cpm_lib.evaluation.bootstrap import bootstrap_ap, bootstrap_difference, paired_differences
 from cpm_lib.evaluation.coco import METRICS, SCORES, evaluate, rescore, rows
 from cpm_lib.evaluation.diagnosis import (
     border_positions,
@@ -16,6 +17,7 @@ from cpm_lib.evaluation.inference import predict
 __all__ = [
     "METRICS",
     "SCORES",
+    "Augmented",
     "GroundTruth",
     "bootstrap_ap",
     "bootstrap_difference",
@@ -24,7 +26,9 @@ __all__ = [
     "evaluate",
     "match",
     "misalignment",
+    "paired_differences",
     "predict",
+    "predict_augmented",
     "rescore",
     "rows",
     "score_by_truncation",

@@ -63,6 +63,29 @@ def bootstrap_difference(
     return {"difference": _value(difference), **_interval(spread), "samples": samples}
 
 
+def paired_differences(
+    rows: Sequence[tuple[int, str, Sequence[Detection]]], ground_truth: Any, samples: int = 1000, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """What the rows of one inference say about the method, see `bootstrap_difference`.
+
+    Args:
+        rows: as `cpm_lib.evaluation.rows` returns them.
+
+    Returns:
+        the gain of the last stage over the first with the classification score, and of the best equipped score
+        over the classification score at the last stage; a key is absent where there is nothing to compare.
+    """
+    by_classification = [(stage, found) for stage, score, found in rows if score == "cls"]
+    (first, before), (last, after) = by_classification[0], by_classification[-1]
+    stage, score, final = rows[-1]
+    pairs = {}
+    if last != first:
+        pairs[f"stage {last} - stage {first}, cls"] = (after, before)
+    if score != "cls":
+        pairs[f"{score} - cls, stage {stage}"] = (final, after)
+    return {name: bootstrap_difference(*pair, ground_truth, samples, seed) for name, pair in pairs.items()}
+
+
 def bootstrap_ap(
     detections: Sequence[Detection], ground_truth: Any, samples: int = 1000, seed: int = 0, *, metric: str = "AP"
 ) -> dict[str, float | int | None]:

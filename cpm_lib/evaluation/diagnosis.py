@@ -235,20 +235,23 @@ def misalignment(
         min_iou: proposals below this IoU are left out of the first part, boxes below it of the second.
 
     Returns:
-        ``n`` proposals; ``coverage`` {ratio: {"points", "borders", "all_borders"}}, mean shares in 0..1 of the
-        ground truth inside the extended proposal; ``correlation`` {score: {"pearson", "spearman"}} with the true
-        IoU of the final box.
+        ``n`` proposals; ``coverage``, per ratio a dict of "ratio" and the mean shares "points", "borders",
+        "all_borders" (0..1) of the ground truth inside the extended proposal;
+        ``correlation`` {score: {"pearson", "spearman"}} with the true IoU of the final box.
     """
     entering = match(detections, ground_truth, boxes="proposals")
     entering = entering.select(entering.ious >= min_iou)
-    shares = {}
+    shares = []
     for ratio in ratios:
         inside = coverage(entering.boxes, entering.gt_boxes, ratio)
-        shares[f"{ratio:g}"] = {
-            "points": inside.points.mean().item(),
-            "borders": inside.borders.mean().item(),
-            "all_borders": (inside.borders == 1).float().mean().item(),
-        }
+        shares.append(
+            {
+                "ratio": ratio,
+                "points": inside.points.mean().item(),
+                "borders": inside.borders.mean().item(),
+                "all_borders": (inside.borders == 1).float().mean().item(),
+            }
+        )
     correlations = {}
     for name in ("cls_scores", "iou_scores", "rsm_scores", "scores"):
         if all(name in detection for detection in detections):

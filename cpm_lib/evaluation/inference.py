@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from cpm_lib import boxes as box_ops
 from cpm_lib.data.loading import evaluation_batches
 from cpm_lib.evaluation.ground_truth import Detection
 from cpm_lib.progress import progress
+
+_BOXES = ("boxes", "stage_boxes", "proposals")
 
 
 def predict(
@@ -35,7 +38,9 @@ def predict(
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     device = torch.device(device)
     model.to(device)
-    solver = getattr(getattr(model, "config", None), "solver", None)
+    config = getattr(model, "config", None)
+    solver = getattr(config, "solver", None)
+    plus_one = getattr(getattr(config, "conventions", None), "pixel_plus_one", False)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=getattr(solver, "precision", "fp32") == "bf16")
     training = model.training
     model.eval()
@@ -45,7 +50,11 @@ def predict(
             for images, targets in evaluation_batches(dataset, batch_size, workers=workers):
                 outputs = model([image.to(device, non_blocking=True) for image in images])
                 for output, target in zip(outputs, targets, strict=True):
-                    detections.append({"image_id": int(target["image_id"]), **_to_cpu(output)})
+                    found = _to_cpu(output)
+                    if plus_one:
+                        # Metrics and drawings take boxes x2 - x1 wide (facts 1.4).
+                        found |= {key: box_ops.from_last_pixel(found[key]) for key in _BOXES if key in found}
+                    detections.append({"image_id": int(target["image_id"]), **found})
                 bar.update(len(images))
     finally:
         model.train(training)

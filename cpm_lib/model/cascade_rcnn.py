@@ -58,7 +58,8 @@ class CascadeRCNN(Detector):
             losses |= self.train_heads(features, proposals, batch)
             self.sampling.advance()
             return losses
-        return self.restore(self.detect(features, proposals, batch), batch, images)
+        found = self.detect(features, proposals, batch)
+        return self.restore(found, batch, images, self.config.classification.detections_per_image)
 
     def train_heads(self, features: list[Tensor], proposals: Regions, batch: Batch) -> dict[str, Tensor]:
         config, plus_one = self.config.classification, self.config.conventions.pixel_plus_one

@@ -43,7 +43,9 @@ class CPMRCNN(Detector):
         found = self.localise_and_score(features, candidates)
         image = candidates.regions.image
         per_image = [{key: value[image == number] for key, value in found.items()} for number in range(len(batch))]
-        return self.restore(per_image, batch, images)
+        limited = self.config.conventions.rois_at_test is not None
+        limit = self.config.classification.detections_per_image if limited else None
+        return self.restore(per_image, batch, images, limit)
 
     def train_heads(self, features: list[Tensor], proposals: Regions, batch: Batch) -> dict[str, Tensor]:
         """All losses of Eq. 5 but L_rpn."""

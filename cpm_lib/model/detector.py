@@ -87,6 +87,8 @@ class Detector(nn.Module):
         """Short side to `input.test_size`, long side at most `input.max_size`; the rule of the training data."""
         height, width = image.shape[-2:]
         config = self.config.input
+        if self.config.conventions.authors_resize:
+            return resize_unfiltered(image, authors_factor((height, width), config.test_size, config.max_size))
         factor = min(config.test_size / min(height, width), config.max_size / max(height, width))
         size = [max(1, int(height * factor)), max(1, int(width * factor))]
         return image if size == [height, width] else vision.resize(image, size, antialias=True)
@@ -107,12 +109,14 @@ class Detector(nn.Module):
         pixels = torch.stack(canvas)
         return pixels.contiguous(memory_format=torch.channels_last) if self.config.solver.channels_last else pixels
 
-    def restore(self, detections: list[Detection], batch: Batch, images: list[Tensor]) -> list[Detection]:
-        """Best detections of each image, clipped, in pixels of the image that was given."""
+    def restore(
+        self, detections: list[Detection], batch: Batch, images: list[Tensor], limit: int | None
+    ) -> list[Detection]:
+        """Best `limit` detections of each image, clipped, in pixels of the image that was given."""
         restored = []
         for found, size, image in zip(detections, batch.sizes, images, strict=True):
-            best = found["scores"].argsort(descending=True, stable=True)
-            best = best[: self.config.classification.detections_per_image]
+            # Not a number comes last (a raw ISM output below zero), as COCO's evaluation sorts it.
+            best = found["scores"].nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)[:limit]
             found = {key: value[best] for key, value in found.items()}
             # y and x factors of the resizing, from the true integer sizes
             factors = (image.shape[1] / size[0], image.shape[2] / size[1])
@@ -131,6 +135,26 @@ def normalise(images: Tensor, caffe: bool = False) -> Tensor:
     """RGB images [..., 3, H, W] in 0..1 as the backbone wants them: mean 0, and BGR of 0..255 if `caffe`."""
     mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (_CAFFE if caffe else _RGB))
     return ((images.flip(-3) * 255 if caffe else images) - mean) / std
+
+
+def authors_factor(size: tuple[int, int], short_side: int, max_size: int) -> float:
+    """The authors' factor at test for an image of `size` (height, width) (facts 1.3)."""
+    factor = short_side / min(size)
+    return max_size / max(size) if round(factor * max(size)) > max_size else factor
+
+
+def resize_unfiltered(image: Tensor, factor: float) -> Tensor:
+    """[C, H, W] to the rounded multiple of its size as OpenCV does it: bilinear, cells `1 / factor` apart."""
+    for axis in (1, 2):
+        last = image.shape[axis] - 1
+        cells = torch.arange(max(1, round((last + 1) * factor)), dtype=torch.float64, device=image.device)
+        at = ((cells + 0.5) / factor - 0.5).clamp(0, last)
+        low = at.floor().long()
+        share = (at - low).to(image.dtype).view(-1, *[1] * (2 - axis))
+        image = (
+            image.index_select(axis, low) * (1 - share) + image.index_select(axis, (low + 1).clamp(max=last)) * share
+        )
+    return image
 
 
 def check_target(target: Target, image_id: int, num_classes: int, device: torch.device) -> tuple[Tensor, Tensor]:

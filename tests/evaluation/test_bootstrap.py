@@ -75,3 +75,12 @@ def test_no_object_and_wrong_metric() -> None:
     assert empty == {"difference": None, "low": None, "high": None, "sd": None, "samples": 5}
     with pytest.raises(UserError, match="AP55"):
         bootstrap_ap(detections, coco, metric="AP5")
+
+
+def test_rows_are_paired_first_with_last_and_class_with_fused_score() -> None:
+    coco, detections = make(images=20)
+    same = [(1, "cls", detections), (2, "cls", detections), (2, "cls_ism", detections), (2, "fused", detections)]
+    found = bootstrap.paired_differences(same, coco, samples=10)
+    assert list(found) == ["stage 2 - stage 1, cls", "fused - cls, stage 2"]
+    assert all(value["difference"] == 0 for value in found.values())
+    assert bootstrap.paired_differences(same[:1], coco) == {}

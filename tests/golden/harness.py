@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 RELATIVE = 1e-5
+_CHUNK = 1 << 20
+"""Values made at a time: what is in the cache is made fastest."""
 
 
 def folder() -> Path:
@@ -25,7 +27,8 @@ def folder() -> Path:
 class Recording:
     """One file: reads arrays, and collects how ours compare.
 
-    `exact` is for integers and geometry, `close` for floats (1e-5 relative to the larger of the two numbers).
+    `exact` is for integers and geometry, `close` for floats (1e-5 relative to the larger of the two numbers),
+    `within` for a bound of its own; there the relative difference is that to the largest value of the array.
     """
 
     name: str
@@ -47,6 +50,19 @@ class Recording:
     def exact(self, key: str, ours: Tensor) -> None:
         self._compare(key, ours, 0.0)
 
+    def within(self, key: str, ours: Tensor, absolute: float) -> None:
+        """For the results of long calculations: pixels, scores, and maps whose values are sums that cancel."""
+        self._compare(key, ours, 0.0, absolute)
+
+    def largest(self, key: str) -> float:
+        """The largest absolute value of an array."""
+        return float(np.abs(self.arrays[key]).max(initial=0))
+
+    def require(self, condition: bool, what: str) -> None:
+        """For what no array says by itself."""
+        if not condition:
+            self.mismatches.append(what)
+
     def close(self, key: str, ours: Tensor, relative: float = RELATIVE) -> None:
         self._compare(key, ours, relative)
 
@@ -61,7 +77,7 @@ class Recording:
     def ok(self) -> bool:
         return not self.mismatches and not self.unseen()
 
-    def _compare(self, key: str, ours: Tensor, relative: float) -> None:
+    def _compare(self, key: str, ours: Tensor, relative: float, absolute: float = 0.0) -> None:
         self.compared.append(key)
         theirs, mine = np.asarray(self.arrays[key], dtype=np.float64), ours.detach().numpy().astype(np.float64)
         if theirs.shape != mine.shape:
@@ -74,22 +90,32 @@ class Recording:
         difference = np.abs(np.where(nan, 0, theirs) - np.where(nan, 0, mine))
         difference = np.where(theirs == mine, 0, difference)
         # A sum that cancels is as inexact as its terms: values near zero are measured against the array's scale.
-        scale = np.maximum(np.maximum(np.abs(theirs), np.abs(mine)), 1e-2 * np.nanmax(np.abs(theirs)))
+        scale = np.maximum(np.abs(theirs), np.abs(mine))
+        scale = np.maximum(scale, (1.0 if absolute else 1e-2) * np.nanmax(np.abs(theirs)))
         ratio = np.nanmax(np.divide(difference, scale, out=np.zeros_like(difference), where=difference > 0))
         self.max_abs, self.max_rel = max(self.max_abs, float(difference.max())), max(self.max_rel, float(ratio))
-        if wrong_nan or ratio > relative:
+        far = difference.max() > absolute if absolute else ratio > relative
+        if wrong_nan or far:
             self.mismatches.append(f"{key}: differs by {difference.max():.3g}, {ratio:.3g} relative")
 
 
-def rule(key: str, *shape: int) -> Tensor:
-    """The reproducible pseudo-random numbers in -1..1 that stand for weights and features (float32)."""
-    state = (np.arange(int(np.prod(shape)), dtype=np.uint64) * 2654435761 + zlib.crc32(key.encode())) % 2**32
-    for _ in range(2):
-        state ^= state >> np.uint64(16)
-        state = state * np.uint64(0x45D9F3B) % 2**32
-    state ^= state >> np.uint64(16)
-    values = 2 * (state.astype(np.float64) / 2**32) - 1
-    return torch.from_numpy(values.astype(np.float32)).reshape(shape)
+def rule(key: str, *shape: int, scale: float = 1.0, offset: float = 0.0) -> Tensor:
+    """The reproducible pseudo-random numbers in -1..1 that stand for weights and features (float32).
+
+    `offset + scale * v`, computed in float64.
+    """
+    values = np.empty(int(np.prod(shape)), dtype=np.float32)
+    for start in range(0, len(values), _CHUNK):
+        part = values[start : start + _CHUNK]
+        # Unsigned 32-bit numbers wrap around by themselves.
+        state = np.arange(start, start + len(part), dtype=np.uint32)
+        state = state * np.uint32(2654435761) + np.uint32(zlib.crc32(key.encode()))
+        for _ in range(2):
+            state ^= state >> np.uint32(16)
+            state *= np.uint32(0x45D9F3B)
+        state ^= state >> np.uint32(16)
+        part[:] = offset + scale * (2 * (state / 2.0**32) - 1)
+    return torch.from_numpy(values).reshape(shape)
 
 
 Check = Callable[[Recording], None]

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torchvision.ops import deform_conv2d, roi_align
 
-from cpm_lib import presets
-from cpm_lib.model import complexity
+from cpm_lib import complexity, presets
 
 
 def test_the_main_configuration_has_the_authors_number_of_values() -> None:
