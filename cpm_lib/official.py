@@ -111,7 +111,9 @@ def read(
             "give the right --preset, or --allow-missing to accept it"
         )
     if missing:
-        fresh = build_model(card.config, card.num_classes).state_dict()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            fresh = build_model(card.config, card.num_classes).state_dict()
         weights = {name: weights.get(name, value) for name, value in fresh.items()}
     return Conversion(weights, card, len(used), left_over, missing, differs)
 

@@ -19,8 +19,10 @@ import torch
 import cpm_lib
 from cpm_lib import official, presets
 from cpm_lib.cli import main
-from cpm_lib.config import Config
+from cpm_lib.config import Config, Conventions, InputConfig
+from cpm_lib.data.transforms import training
 from cpm_lib.errors import UserError
+from cpm_lib.evaluation import predict
 from cpm_lib.model import build_model
 from cpm_lib.official_names import COCO_CLASSES, official_name
 from cpm_lib.training import checkpoint
@@ -276,6 +278,48 @@ def test_mistakes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     ):
         assert main(["convert", *arguments]) == 2
         assert words in capsys.readouterr().err
+
+
+class Fixed(torch.nn.Module):
+    """Finds the same box everywhere."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        box = torch.tensor([[2.0, 3.0, 9.0, 5.0]])
+        found = {"boxes": box, "stage_boxes": box[:, None], "labels": torch.tensor([1]), "scores": torch.ones(1)}
+        return [dict(found) for _ in images]
+
+
+class OneImage(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, Any]]:
+        return torch.zeros(3, 10, 12), {"image_id": 5}
+
+
+@pytest.mark.parametrize(("conventions", "box"), [("corrected", [2, 3, 9, 5]), ("official", [2, 3, 10, 6])])
+def test_boxes_of_the_authors_detector_are_measured_with_their_last_pixel(conventions: str, box: list[float]) -> None:
+    (found,) = predict(Fixed(presets.get("cpm", "smoke", conventions)), OneImage())
+    assert found["boxes"].tolist() == [box] and found["stage_boxes"].tolist() == [[box]]
+
+
+def test_training_boxes_of_the_authors_end_at_their_last_pixel() -> None:
+    """And objects that are then empty are left out; the picture alone follows `authors_resize`."""
+    target = {"boxes": torch.tensor([[0.0, 0, 12, 10], [3, 3, 4, 8]]), "labels": torch.tensor([1, 2]),
+              "area": torch.tensor([120.0, 5]), "image_id": 3}  # fmt: skip
+    image = torch.randint(0, 256, (3, 10, 12)) / 255
+    config = InputConfig(train_sizes=(10,), max_size=20, flip=0)
+    for own in (False, True):
+        conventions = Conventions(pixel_plus_one=True, authors_resize=own)
+        new_image, new = training(config, conventions)(image, dict(target))
+        assert torch.equal(new_image, image) and new["boxes"].tolist() == [[0, 0, 11, 9]]
+        assert (new["labels"].tolist(), new["area"].tolist(), new["image_id"]) == ([1], [120], 3)
+    _, new = training(config, Conventions(authors_resize=True))(image, dict(target))
+    assert torch.equal(new["boxes"], target["boxes"])
 
 
 def test_parts_the_authors_lack() -> None:

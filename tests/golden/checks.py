@@ -17,7 +17,7 @@ from cpm_lib.model.losses import cross_entropy, heatmap_loss
 from cpm_lib.model.proposals import Proposals, cell_anchors
 from cpm_lib.model.regions import Batch, Regions, RoIPooler, assign_levels, concatenate, match
 from cpm_lib.model.sampling import Sampling
-from tests.golden.harness import Recording, check, rule
+from tests.golden.harness import Recording, check, image_names, rule
 
 OFFICIAL = presets.get("cpm", "paper", "official")
 # The rules between the stages do not depend on the size of the heads.
@@ -27,7 +27,7 @@ RATIOS = {"m1.0": 2.0, "m0.5": 1.5, "m0.25": 1.25}
 
 def _images(r: Recording) -> list[str]:
     """Prefixes im0_, im1_, ... of a file."""
-    return sorted({key.split("_")[0] + "_" for key in r.arrays if key.startswith("im") and key[2].isdigit()})
+    return [f"{name}_" for name in image_names(r)]
 
 
 def _batch(r: Recording, labels: bool = True) -> Batch:

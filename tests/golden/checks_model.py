@@ -20,7 +20,7 @@ from cpm_lib.model.regions import Batch, Regions
 from cpm_lib.official_names import official_name
 from cpm_lib.training import optimisation
 from tests.golden.filling import NUM_CLASSES, fill, filled_model
-from tests.golden.harness import Recording, check, rule
+from tests.golden.harness import Recording, check, image_names, rule
 
 OFFICIAL = presets.get("cpm", "paper", "official")
 CHANNELS = [0, 85, 170, 255]
@@ -206,7 +206,7 @@ def _map(r: Recording, key: str, ours: Tensor) -> None:
 @check("m_train_step")
 def training_step(r: Recording) -> None:
     unlimited = 10**6
-    images = sorted(key.removesuffix("_gt_labels") for key in r.arrays if key.endswith("_gt_labels"))
+    images = image_names(r)
     everything = sum(len(r.arrays[f"{im}_rpn_proposals_plus_gt"]) - len(r.arrays[f"{im}_gt"]) for im in images)
     config = OFFICIAL.override(
         {

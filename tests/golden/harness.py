@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -116,6 +117,12 @@ def rule(key: str, *shape: int, scale: float = 1.0, offset: float = 0.0) -> Tens
         state ^= state >> np.uint32(16)
         part[:] = offset + scale * (2 * (state / 2.0**32) - 1)
     return torch.from_numpy(values).reshape(shape)
+
+
+def image_names(recording: Recording) -> list[str]:
+    """im0, im1, ... of a file with several images."""
+    found = (re.match(r"im(\d+)_", key) for key in recording.arrays)
+    return [f"im{number}" for number in sorted({int(match[1]) for match in found if match})]
 
 
 Check = Callable[[Recording], None]

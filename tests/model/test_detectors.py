@@ -177,7 +177,12 @@ def test_overfits_two_images() -> None:
     """The whole detector learns two images by heart: the loss falls tenfold."""
     torch.manual_seed(0)
     config: Config = presets.get("cpm", "smoke").override(
-        {"grid.channels_per_point": 8, "grid.start_bias": None, "proposals.post_nms_train": 30, "cascade.stage_weights": [1.0, 1.0, 1.0]}
+        {
+            "grid.channels_per_point": 8,
+            "grid.start_bias": None,
+            "proposals.post_nms_train": 30,
+            "cascade.stage_weights": [1.0, 1.0, 1.0],
+        }
     )
     model = build_model(config, 4).train()
     pixels, truth = images(2), targets(2, 1)
