@@ -282,7 +282,7 @@ PROFILES: Mapping[str, Profile] = {
                 "proposals.pre_nms_test": 200, "proposals.post_nms_test": 100,
                 "classification.hidden": 128, "classification.rois_per_image": 32,
                 "grid.channels_per_point": 8, "grid.convs": 4, "grid.rois_per_image": 8,
-                "solver.precision": "bf16", "solver.channels_last": True, "solver.iterations": 300,
+                "solver.precision": "bf16", "solver.channels_last": True, "solver.iterations": 240,
                 "solver.warmup_iterations": 20, "solver.checkpoint_every": 100,
             },
         ),
