@@ -16,7 +16,7 @@ from cpm_lib.model.classification import (
     sample_regions,
     select_candidates,
 )
-from cpm_lib.model.detector import Detection, Detector, Target
+from cpm_lib.model.detector import Detection, Detector
 from cpm_lib.model.fused_score import fuse
 from cpm_lib.model.iou_scoring import IoUScoring
 from cpm_lib.model.losses import box_loss, cross_entropy
@@ -50,17 +50,6 @@ class CascadeRCNN(Detector):
         assert isinstance(classifier, RoIClassifier)
         return classifier
 
-    def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> dict[str, Tensor] | list[Detection]:
-        batch = self.prepare(images, targets)
-        features = self.backbone(batch.pixels)
-        proposals, losses = self.proposals(features, batch)
-        if self.training:
-            losses |= self.train_heads(features, proposals, batch)
-            self.sampling.advance()
-            return losses
-        found = self.detect(features, proposals, batch)
-        return self.restore(found, batch, images, self.config.classification.detections_per_image)
-
     def train_heads(self, features: list[Tensor], proposals: Regions, batch: Batch) -> dict[str, Tensor]:
         config, plus_one = self.config.classification, self.config.conventions.pixel_plus_one
         losses: dict[str, Tensor] = {}
@@ -73,7 +62,7 @@ class CascadeRCNN(Detector):
             first_samples = samples if stage == 0 else first_samples
             weights, weight = coder_weights(stage), self.config.cascade.stage_weights[stage]
             hidden = self.classifier(stage).hidden(features, samples)
-            deltas = self.regressors[stage](hidden).float()
+            deltas = self.regressors[stage](hidden)
             positive = torch.nonzero(samples.labels > 0).flatten()
             _, gt_boxes, _ = match(samples, batch, plus_one)
             wanted = box_ops.encode(samples.boxes[positive], gt_boxes[positive], weights, plus_one)
@@ -121,8 +110,8 @@ class CascadeRCNN(Detector):
         regions, logits, stage_boxes = proposals, [], []
         for stage in range(self.config.cascade.stages):
             hidden = self.classifier(stage).hidden(features, regions)
-            logits.append(self.classifier(stage).predictor(hidden).float())
-            deltas = self.regressors[stage](hidden).float()
+            logits.append(self.classifier(stage).predictor(hidden))
+            deltas = self.regressors[stage](hidden)
             boxes = box_ops.decode(deltas, regions.boxes, coder_weights(stage), conventions.pixel_plus_one)
             regions = regions.with_boxes(boxes)
             stage_boxes.append(boxes)

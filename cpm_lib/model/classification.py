@@ -16,9 +16,17 @@ from cpm_lib.model.regions import Batch, Regions, RoIPooler, match
 from cpm_lib.model.sampling import Sampling
 
 
+class Predictor(nn.Linear):
+    """A last layer in float32 even under autocast: eight bits of a score would rank many detections as equal."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with torch.autocast("cuda" if input.is_cuda else "cpu", enabled=False):
+            return super().forward(input.float())
+
+
 def linear(inputs: int, outputs: int, std: float | None = None) -> nn.Linear:
-    """Fully connected layer, bias 0, weights uniform with variance 1 / inputs, or normal with `std`."""
-    layer = nn.Linear(inputs, outputs)
+    """Fully connected layer, bias 0; weights uniform with variance 1 / inputs, or a `Predictor`, normal with `std`."""
+    layer = nn.Linear(inputs, outputs) if std is None else Predictor(inputs, outputs)
     if std is None:
         nn.init.kaiming_uniform_(layer.weight, a=1)
     else:
@@ -55,7 +63,7 @@ class RoIClassifier(nn.Module):
 
     def forward(self, features: list[Tensor], regions: Regions) -> Tensor:
         """Logits [R, num_classes]; column 0 is background."""
-        return self.predictor(self.hidden(features, regions)).float()
+        return self.predictor(self.hidden(features, regions))
 
 
 class Candidates(NamedTuple):

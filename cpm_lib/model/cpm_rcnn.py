@@ -8,7 +8,7 @@ from torch import Tensor
 from cpm_lib.config import Config
 from cpm_lib.model.cascade_mapping import CascadeMapping
 from cpm_lib.model.classification import Candidates, ClassificationBranch
-from cpm_lib.model.detector import Detection, Detector, Target
+from cpm_lib.model.detector import Detection, Detector
 from cpm_lib.model.fused_score import fuse
 from cpm_lib.model.grid_branch import GridBranch
 from cpm_lib.model.iou_scoring import IoUScoring
@@ -19,6 +19,7 @@ from cpm_lib.model.resampling_scoring import ResamplingScoring
 class CPMRCNN(Detector):
     """Classification branch beside a cascade of grid branches (CMM), scored by ISM and RSM.
 
+    `Detector.forward` runs backbone and proposals; what follows in Fig. 2 is `train_heads` and `detect`.
     With one stage and without the scoring modules it is Grid R-CNN. See `Detector` for inputs and outputs.
     """
 
@@ -30,22 +31,6 @@ class CPMRCNN(Detector):
         assert isinstance(last, GridBranch)
         self.iou_scoring = IoUScoring(config, last.feature_size) if config.scoring.ism else None
         self.resampling = ResamplingScoring(config, num_classes, self.sampling) if config.scoring.rsm else None
-
-    def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> dict[str, Tensor] | list[Detection]:
-        batch = self.prepare(images, targets)
-        features = self.backbone(batch.pixels)
-        proposals, losses = self.proposals(features, batch)
-        if self.training:
-            losses |= self.train_heads(features, proposals, batch)
-            self.sampling.advance()
-            return losses
-        candidates = self.classification.detect(features, proposals, batch)
-        found = self.localise_and_score(features, candidates)
-        image = candidates.regions.image
-        per_image = [{key: value[image == number] for key, value in found.items()} for number in range(len(batch))]
-        limited = self.config.conventions.rois_at_test is not None
-        limit = self.config.classification.detections_per_image if limited else None
-        return self.restore(per_image, batch, images, limit)
 
     def train_heads(self, features: list[Tensor], proposals: Regions, batch: Batch) -> dict[str, Tensor]:
         """All losses of Eq. 5 but L_rpn."""
@@ -61,6 +46,17 @@ class CPMRCNN(Detector):
             refined = final.leaving if conventions.rsm_positives == "output" else final.entering
             losses["loss_rescore"] = self.resampling.train_step(features, samples, refined, batch)
         return losses
+
+    def detect(self, features: list[Tensor], proposals: Regions, batch: Batch) -> list[Detection]:
+        """Classified proposals, each localised by the cascade and scored."""
+        candidates = self.classification.detect(features, proposals, batch)
+        found = self.localise_and_score(features, candidates)
+        image = candidates.regions.image
+        return [{key: value[image == number] for key, value in found.items()} for number in range(len(batch))]
+
+    def most_detections(self) -> int | None:
+        """Without a limit of the RoIs (the authors' way) the detections have none either."""
+        return None if self.config.conventions.rois_at_test is None else super().most_detections()
 
     def localise_and_score(self, features: list[Tensor], candidates: Candidates) -> Detection:
         """Boxes of every stage and the parts of the fused score, Eq. 1, 3 and 4, for candidates [D]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from cpm_lib.config import Config
 from cpm_lib.errors import UserError
 from cpm_lib.model.backbone import Backbone
 from cpm_lib.model.proposals import Proposals
-from cpm_lib.model.regions import Batch
+from cpm_lib.model.regions import Batch, Regions
 from cpm_lib.model.sampling import Sampling
 
 # ImageNet statistics of torchvision's weights (RGB, 0..1) and of the caffe ones (BGR, 0..255).
@@ -47,6 +48,28 @@ class Detector(nn.Module):
             # The backbone only: on CPUs the grid branch's small maps and GroupNorms take twice as long that way.
             self.backbone = self.backbone.to(memory_format=torch.channels_last)
         self.proposals = Proposals(config, self.sampling)
+
+    def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> dict[str, Tensor] | list[Detection]:
+        batch = self.prepare(images, targets)
+        features = self.backbone(batch.pixels)
+        proposals, losses = self.proposals(features, batch)
+        if self.training:
+            losses |= self.train_heads(features, proposals, batch)
+            self.sampling.advance()
+            return losses
+        return self.restore(self.detect(features, proposals, batch), batch, images)
+
+    @abstractmethod
+    def train_heads(self, features: list[Tensor], proposals: Regions, batch: Batch) -> dict[str, Tensor]:
+        """All losses but those of the proposals."""
+
+    @abstractmethod
+    def detect(self, features: list[Tensor], proposals: Regions, batch: Batch) -> list[Detection]:
+        """Detections of each image in network pixels, unsorted and not clipped."""
+
+    def most_detections(self) -> int | None:
+        """How many detections an image keeps; None: all."""
+        return self.config.classification.detections_per_image
 
     def train(self, mode: bool = True) -> Detector:
         super().train(mode)
@@ -109,11 +132,9 @@ class Detector(nn.Module):
         pixels = torch.stack(canvas)
         return pixels.contiguous(memory_format=torch.channels_last) if self.config.solver.channels_last else pixels
 
-    def restore(
-        self, detections: list[Detection], batch: Batch, images: list[Tensor], limit: int | None
-    ) -> list[Detection]:
-        """Best `limit` detections of each image, clipped, in pixels of the image that was given."""
-        restored = []
+    def restore(self, detections: list[Detection], batch: Batch, images: list[Tensor]) -> list[Detection]:
+        """Best detections of each image, clipped, in pixels of the image that was given."""
+        limit, restored = self.most_detections(), []
         for found, size, image in zip(detections, batch.sizes, images, strict=True):
             # Not a number comes last (a raw ISM output below zero), as COCO's evaluation sorts it.
             best = found["scores"].nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)[:limit]

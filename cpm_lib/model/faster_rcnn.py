@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torchvision.ops import batched_nms
 
 from cpm_lib import boxes as box_ops
 from cpm_lib.config import Config
-from cpm_lib.model.classification import ClassificationBranch, linear, sample_regions, select_candidates
-from cpm_lib.model.detector import Detection, Detector, Target
+from cpm_lib.model.classification import ClassificationBranch, linear, sample_regions
+from cpm_lib.model.detector import Detection, Detector
 from cpm_lib.model.losses import box_loss, cross_entropy
 from cpm_lib.model.regions import Batch, Regions, match
 
@@ -25,17 +26,6 @@ class FasterRCNN(Detector):
         super().__init__(config, num_classes)
         self.classification = ClassificationBranch(config, num_classes, self.sampling)
         self.regressor = linear(config.classification.hidden, 4 * num_classes, std=0.001)
-
-    def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> dict[str, Tensor] | list[Detection]:
-        batch = self.prepare(images, targets)
-        features = self.backbone(batch.pixels)
-        proposals, losses = self.proposals(features, batch)
-        if self.training:
-            losses |= self.train_heads(features, proposals, batch)
-            self.sampling.advance()
-            return losses
-        found = self.detect(features, proposals, batch)
-        return self.restore(found, batch, images, self.config.classification.detections_per_image)
 
     def train_heads(self, features: list[Tensor], proposals: Regions, batch: Batch) -> dict[str, Tensor]:
         config, plus_one = self.config.classification, self.config.conventions.pixel_plus_one
@@ -57,27 +47,18 @@ class FasterRCNN(Detector):
     def detect(self, features: list[Tensor], proposals: Regions, batch: Batch) -> list[Detection]:
         config, plus_one = self.config.classification, self.config.conventions.pixel_plus_one
         hidden = self.classification.classifier.hidden(features, proposals)
-        probabilities = self.classification.classifier.predictor(hidden).float().softmax(dim=1)
-        deltas = self.regressor(hidden).float().view(len(proposals), -1, 4)
+        probabilities = self.classification.classifier.predictor(hidden).softmax(dim=1)
+        deltas = self.regressor(hidden).view(len(proposals), -1, 4)
         found = []
         for image, size in enumerate(batch.sizes):
             index = proposals.of_image(image)
             roi, label = torch.nonzero(probabilities[index, 1:] > config.score_threshold, as_tuple=True)
-            roi = index[roi]
-            decoded = box_ops.decode(deltas[roi, label + 1], proposals.boxes[roi], CODER_WEIGHTS, plus_one)
+            roi, label = index[roi], label + 1
+            score = probabilities[roi, label]
+            decoded = box_ops.decode(deltas[roi, label], proposals.boxes[roi], CODER_WEIGHTS, plus_one)
             boxes = box_ops.clip(decoded, size, plus_one)
-            one_hot = torch.zeros(len(roi), self.num_classes, device=boxes.device)
-            one_hot[torch.arange(len(roi)), label + 1] = probabilities[roi, label + 1]
-            regions = Regions(boxes, torch.zeros_like(roi), label + 1, probabilities[roi, label + 1])
-            kept, row = select_candidates(one_hot, regions, 1, config.score_threshold, config.nms_iou, None)
-            found.append(
-                {
-                    "boxes": kept.boxes,
-                    "labels": kept.labels,
-                    "scores": kept.scores,
-                    "cls_scores": kept.scores,
-                    "stage_boxes": kept.boxes[:, None],
-                    "proposals": proposals.boxes[roi[row]],
-                }
-            )
+            keep = batched_nms(boxes, score, label, config.nms_iou)
+            kept = {"boxes": boxes, "labels": label, "scores": score, "cls_scores": score}
+            kept |= {"stage_boxes": boxes[:, None], "proposals": proposals.boxes[roi]}
+            found.append({key: value[keep] for key, value in kept.items()})
         return found

@@ -30,7 +30,7 @@ class IoUScoring(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[R, C, 7, 7] -> raw scores [R, 2] for background (1 - IoU) and foreground (IoU)."""
         hidden = F.relu(self.fc2(F.relu(self.fc1(features.flatten(1)))))
-        return self.predictor(hidden).float()
+        return self.predictor(hidden)
 
     def train_step(self, features: Tensor, regions: Regions, batch: Batch) -> Tensor:
         """L_ISM of Eq. 7 for regions [R] whose IoU with the ground truth is the target."""
