@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from cpm_lib.errors import UserError
+from cpm_lib.typed import check_names, replace_fields
 
 
 @dataclass(frozen=True)
@@ -255,13 +253,13 @@ class Config:
             if tail:
                 nested.setdefault(head, {})[tail] = value
             else:
-                config = _replace(config, {head: value}, "")
+                config = replace_fields(config, {head: value}, "")
         for head, inner in nested.items():
-            _check_names(type(config), [head], "")
+            check_names(type(config), [head], "")
             part = getattr(config, head)
             if not dataclasses.is_dataclass(part):
                 raise UserError(f"{head} has no field '{next(iter(inner))}'")
-            config = dataclasses.replace(config, **{head: _replace(part, inner, head + ".")})
+            config = dataclasses.replace(config, **{head: replace_fields(part, inner, head + ".")})
         return config
 
     def override_text(self, assignments: Sequence[str]) -> Config:
@@ -287,15 +285,15 @@ class Config:
         Raises:
             UserError: unknown field or a value of the wrong type.
         """
-        _check_names(cls, values, "")
+        check_names(cls, values, "")
         parts: dict[str, Any] = {}
         for name, value in values.items():
             default = getattr(_DEFAULT, name)
             if dataclasses.is_dataclass(default) and isinstance(value, Mapping):
-                parts[name] = _replace(default, value, name + ".")
+                parts[name] = replace_fields(default, value, name + ".")
             else:
                 parts[name] = value
-        return _replace(_DEFAULT, parts, "")
+        return replace_fields(_DEFAULT, parts, "")
 
     def write(self, path: str | Path) -> None:
         Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
@@ -306,55 +304,6 @@ class Config:
             return cls.from_dict(json.loads(Path(path).read_text()))
         except (OSError, json.JSONDecodeError) as error:
             raise UserError(f"{path}: not a readable configuration ({error})") from error
-
-
-def nearest(word: str, choices: Sequence[str]) -> str:
-    """A hint for a mistyped name: ``; did you mean 'x'?`` or the list of choices."""
-    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else f"; choose from {', '.join(choices)}"
-
-
-def _check_names(cls: type, names: Sequence[str] | Mapping[str, Any], prefix: str) -> None:
-    known = [f.name for f in dataclasses.fields(cls)]
-    for name in names:
-        if name not in known:
-            raise UserError(f"unknown setting '{prefix}{name}'{nearest(name, known)}")
-
-
-def _replace(part: Any, values: Mapping[str, Any], prefix: str) -> Any:
-    """`dataclasses.replace` that checks names and types."""
-    _check_names(type(part), values, prefix)
-    hints = typing.get_type_hints(type(part))
-    return dataclasses.replace(
-        part, **{name: _coerce(hints[name], value, prefix + name) for name, value in values.items()}
-    )
-
-
-def _coerce(hint: Any, value: Any, name: str) -> Any:
-    """`value` as the annotated type, or UserError; ints widen to float, lists become tuples."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        for option in arguments:
-            try:
-                return _coerce(option, value, name)
-            except UserError:
-                continue
-    elif origin is Literal:
-        if value in arguments and isinstance(value, str):
-            return value
-        raise UserError(f"{name}: '{value}' is not possible{nearest(str(value), [str(a) for a in arguments])}")
-    elif origin is tuple and isinstance(value, (list, tuple)):
-        items = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(items) == len(value):
-            return tuple(_coerce(item, v, name) for item, v in zip(items, value, strict=True))
-    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    elif hint is int and isinstance(value, bool):
-        pass
-    elif isinstance(hint, type) and isinstance(value, hint):
-        return value
-    wanted = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)
-    raise UserError(f"{name}: {value!r} is not of type {wanted}")
 
 
 _DEFAULT = Config()

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
-from cpm_lib.config import Config, nearest
+from cpm_lib.config import Config
 from cpm_lib.environment import git_state
 from cpm_lib.errors import UserError
 from cpm_lib.files import write_atomic
+from cpm_lib.typed import nearest
 
 RESULTS_VERSION = 1
 """Raised whenever a change of the code alters numbers, so that older records can be told apart."""

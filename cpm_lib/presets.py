@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from cpm_lib.config import CONVENTIONS, Config, nearest
+from cpm_lib.config import CONVENTIONS, Config
 from cpm_lib.errors import UserError
+from cpm_lib.typed import nearest
 
 Overrides = Mapping[str, Any]
 

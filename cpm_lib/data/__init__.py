@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cpm_lib.config import nearest
 from cpm_lib.data.coco import open_coco
 from cpm_lib.data.dataset import DetectionDataset, read_image
 from cpm_lib.data.shape_files import open_shapes, write_shapes
 from cpm_lib.data.voc import open_voc
 from cpm_lib.errors import UserError
+from cpm_lib.typed import nearest
 
 __all__ = ["GRAMMAR", "DetectionDataset", "open_source", "read_image", "write_shapes"]
 

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cpm_lib.config import nearest
 from cpm_lib.data.dataset import DetectionDataset
 from cpm_lib.data.shapes import CLASSES, SPLITS, VERSION, ShapesConfig, generate, knobs_hash, profile_config
 from cpm_lib.errors import UserError
 from cpm_lib.files import write_atomic
 from cpm_lib.progress import progress
+from cpm_lib.typed import nearest
 
 CHUNK = 50
 """Images per task of a worker process."""

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cpm_lib.config import nearest
 from cpm_lib.data import drawing
 from cpm_lib.errors import UserError
+from cpm_lib.typed import nearest
 
 CLASSES = drawing.CLASSES
 SPLITS = ("train", "val", "test")

@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from cpm_lib.config import nearest
 from cpm_lib.data.dataset import DetectionDataset
 from cpm_lib.errors import UserError
+from cpm_lib.typed import nearest
 
 _FOLDERS = ("Annotations", "JPEGImages", "ImageSets")
 

@@ -177,7 +177,7 @@ def state_files(run: Path) -> list[Path]:
 
 
 def save_state(run: Path, iteration: int, state: Mapping[str, Any]) -> Path:
-    """Write ``checkpoints/ckpt-XXXXXXXX.pt`` atomically and keep the newest two.
+    """Write ``checkpoints/ckpt-<iteration>.pt`` atomically and keep the newest two.
 
     Raises:
         UserError: the file cannot be written; the older ones are kept.
