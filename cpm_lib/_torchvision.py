@@ -32,9 +32,8 @@ def roi_align(features: Tensor, rois: Tensor, output_size: int, spatial_scale: f
     small = features.shape[-2] * features.shape[-1] <= _SMALL_MAP
     if FAST_CPU and small and not features.is_cuda and sampling_ratio > 0 and len(rois):
         return separable_roi_align(features, rois, output_size, spatial_scale, sampling_ratio)
-    # The compiled kernel knows no bfloat16 on the CPU.
-    values = features if features.is_cuda else features.float()
-    return _roi_align(values, rois.to(values.dtype), output_size, spatial_scale, sampling_ratio, aligned=False)
+    # In float32 on every device: a coordinate in bfloat16 would be off by several pixels.
+    return _roi_align(features.float(), rois.float(), output_size, spatial_scale, sampling_ratio, aligned=False)
 
 
 def separable_roi_align(

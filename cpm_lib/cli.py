@@ -43,11 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(text: str, args: argparse.Namespace) -> None:
-    if os.environ.get("RANK", "0") != "0":
-        return
     if args.traceback:
         traceback.print_exc()
-    print(f"cpm: {text}", file=sys.stderr)
+    # What is wrong may be known to one process only; what all know is said by all.
+    rank = os.environ.get("RANK", "0")
+    print(f"cpm: {text}" if rank == "0" else f"cpm: rank {rank}: {text}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

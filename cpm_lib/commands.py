@@ -157,6 +157,7 @@ def evaluate(args: argparse.Namespace) -> None:
     else:
         detections = evaluation.predict(model, data, **passes)
     rows = evaluation.rows(detections, gamma, clamp=card.config.conventions.ism_clamp)
+    differences = evaluation.paired_differences(rows, data) if args.stages == "all" else {}
     if args.tta:
         # The scores have decayed already; the parts would give those of one pass.
         rows = [(*rows[-1][:2], detections)]
@@ -165,12 +166,12 @@ def evaluate(args: argparse.Namespace) -> None:
         rows[-1] = (stage, score, [_soft_nms(found, args.soft_nms) for found in final])
     if args.stages != "all":
         rows = rows[-1:]
-    differences = evaluation.paired_differences(rows, data) if args.stages == "all" else {}
     table = []
     for stage, score, found in rows:
         metrics = evaluation.evaluate(found, data, data.area_limits)
         table.append({"stage": stage, "score": score, **{name: metrics[name] for name in EVAL_METRICS}})
     content = {"preset": card.preset, "data": data.name, "gamma": gamma, "n_images": len(data), "rows": table}
+    content |= {"soft_nms": args.soft_nms, "tta": args.tta, "rois": args.rois}
     if differences:
         content["differences"] = differences
     if not _json(args, content):

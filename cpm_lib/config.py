@@ -237,6 +237,8 @@ class Config:
                 "cascade: mapping_ratios, iou_thresholds and stage_weights need one value per stage, got "
                 f"{self.cascade.mapping_ratios}, {self.cascade.iou_thresholds}, {self.cascade.stage_weights}"
             )
+        if self.solver.iterations < 1:
+            raise UserError(f"solver.iterations is {self.solver.iterations}: at least 1 is needed")
         if self.grid.points < 2:
             raise UserError(f"grid.points is {self.grid.points}: a box needs at least 2 points per side")
 

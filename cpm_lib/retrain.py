@@ -39,11 +39,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m cpm_lib.retrain", description=__doc__.splitlines()[0])
     parser.add_argument("--records", action="store_true", help="only measure the shipped files again")
     began = time.perf_counter()
-    if not parser.parse_args().records:
+    only_records = parser.parse_args().records
+    if not only_records:
         train_all(WORK / time.strftime("%Y%m%d-%H%M%S"))
     measure()
     minutes = (time.perf_counter() - began) / 60
-    print(f"made {SHIPPED}/trunk.safetensors, {SHIPPED}/cpm.safetensors and their records in {minutes:.0f} min")
+    what = "the records" if only_records else "the checkpoints and the records"
+    print(f"made {what} of {SHIPPED} in {minutes:.0f} min")
 
 
 def train_all(folder: Path) -> None:
@@ -54,9 +56,9 @@ def train_all(folder: Path) -> None:
     print(f"crop pretraining: {100 * accuracy:.1f} % of held-out crops named right", flush=True)
     start = folder / "backbone.safetensors"
     write_atomic(start, lambda path: save_file({k: v.contiguous() for k, v in backbone.items()}, path))
-    trunk = train(trunk_config, training, folder / "trunk", init=start)
+    trunk = train(trunk_config, training, folder / "trunk", init=start, device="cpu")
     model_config = presets.get("cpm", "quick").override({"solver.iterations": MODEL_ITERATIONS})
-    model = train(model_config, training, folder / "cpm", init=trunk)
+    model = train(model_config, training, folder / "cpm", init=trunk, device="cpu")
     for source, target in ((trunk, "trunk"), (model, "cpm")):
         _ship(source, SHIPPED / f"{target}.safetensors")
 

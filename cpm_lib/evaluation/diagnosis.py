@@ -236,7 +236,7 @@ def misalignment(
 
     Returns:
         ``n`` proposals; ``coverage``, per ratio a dict of "ratio" and the mean shares "points", "borders",
-        "all_borders" (0..1) of the ground truth inside the extended proposal;
+        "all_borders" (0..1; None without a proposal) of the ground truth inside the extended proposal;
         ``correlation`` {score: {"pearson", "spearman"}} with the true IoU of the final box.
     """
     entering = match(detections, ground_truth, boxes="proposals")
@@ -247,9 +247,9 @@ def misalignment(
         shares.append(
             {
                 "ratio": ratio,
-                "points": inside.points.mean().item(),
-                "borders": inside.borders.mean().item(),
-                "all_borders": (inside.borders == 1).float().mean().item(),
+                "points": _mean(inside.points),
+                "borders": _mean(inside.borders),
+                "all_borders": _mean((inside.borders == 1).float()),
             }
         )
     correlations = {}
@@ -261,3 +261,7 @@ def misalignment(
             full = score_correlation(final.scores, final.ious)
             correlations[name] = {key: full[key] for key in ("pearson", "spearman")}
     return {"n": len(entering), "coverage": shares, "correlation": correlations}
+
+
+def _mean(values: Tensor) -> float | None:
+    return values.mean().item() if len(values) else None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cpm_lib.config import Config
+from cpm_lib.config import Config, Conventions
 from cpm_lib.model.grid_branch import POOL_SIZE, GridBranch
 from cpm_lib.model.losses import heatmap_loss
 from cpm_lib.model.regions import Batch, Regions, RoIPooler, concatenate, ground_truth, match
@@ -53,7 +53,7 @@ class CascadeMapping(nn.Module):
             losses[f"loss_grid_{number + 1}"] = weight * loss
             predicted = regions.with_boxes(stage.decode(output.heatmaps.detach(), regions.boxes, ratio))
             if number + 1 < self.cascade.stages:
-                regions = self.next_regions(regions, predicted, batch, number)
+                regions = next_regions(regions, predicted, batch, self.conventions, self.sampling)
         return FinalStage(regions, predicted, output.features), losses
 
     def refine(self, features: list[Tensor], regions: Regions) -> tuple[Tensor, Tensor]:
@@ -89,18 +89,21 @@ class CascadeMapping(nn.Module):
         keep = overlap >= self.cascade.iou_thresholds[stage]
         return regions[keep], gt_boxes[keep]
 
-    def next_regions(self, entered: Regions, predicted: Regions, batch: Batch, stage: int) -> Regions:
-        """Predicted boxes without those of ground-truth RoIs, then ground truth, image by image (facts 6.4)."""
-        parts = []
-        for image, truth in enumerate(ground_truth(batch)):
-            index = entered.of_image(image)
-            keep = ~is_copy(entered.boxes[index], truth.boxes, self.conventions.gt_copies)
-            parts.append(predicted[index[keep]])
-            if self.conventions.gt_append < 1:
-                dice = torch.rand(len(truth), generator=self.sampling.generator(batch.image_ids[image]))
-                truth = truth[(dice < self.conventions.gt_append).to(truth.boxes.device)]
-            parts.append(truth)
-        return concatenate(parts)
+
+def next_regions(
+    entered: Regions, predicted: Regions, batch: Batch, conventions: Conventions, sampling: Sampling
+) -> Regions:
+    """Predicted boxes without those of ground-truth RoIs, then ground truth, image by image (facts 6.4)."""
+    parts = []
+    for image, truth in enumerate(ground_truth(batch)):
+        index = entered.of_image(image)
+        keep = ~is_copy(entered.boxes[index], truth.boxes, conventions.gt_copies)
+        parts.append(predicted[index[keep]])
+        if conventions.gt_append < 1:
+            dice = torch.rand(len(truth), generator=sampling.generator(batch.image_ids[image]))
+            truth = truth[(dice < conventions.gt_append).to(truth.boxes.device)]
+        parts.append(truth)
+    return concatenate(parts)
 
 
 def is_copy(boxes: Tensor, gt_boxes: Tensor, rule: str) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cpm_lib import boxes as box_ops
 from cpm_lib.config import Config
-from cpm_lib.model.cascade_mapping import is_copy
+from cpm_lib.model.cascade_mapping import next_regions
 from cpm_lib.model.classification import (
     ClassificationBranch,
     RoIClassifier,
@@ -20,7 +20,7 @@ from cpm_lib.model.detector import Detection, Detector
 from cpm_lib.model.fused_score import fuse
 from cpm_lib.model.iou_scoring import IoUScoring
 from cpm_lib.model.losses import box_loss, cross_entropy
-from cpm_lib.model.regions import Batch, Regions, concatenate, ground_truth, match
+from cpm_lib.model.regions import Batch, Regions, match
 from cpm_lib.model.resampling_scoring import ResamplingScoring
 
 
@@ -71,7 +71,9 @@ class CascadeRCNN(Detector):
             losses[f"loss_box_reg_{stage + 1}"] = weight * box_loss(deltas[positive], wanted, 1.0, len(samples))
             predicted = samples.with_boxes(box_ops.decode(deltas.detach(), samples.boxes, weights, plus_one))
             if stage + 1 < self.config.cascade.stages:
-                regions = self.next_regions(samples, predicted, batch)
+                following = next_regions(samples, predicted, batch, self.config.conventions, self.sampling)
+                width, height = box_ops.sizes(following.boxes, plus_one)
+                regions = following[(width > 0) & (height > 0)]
         self._scoring_losses(losses, features, hidden, (first_samples, samples, predicted), batch)
         return losses
 
@@ -95,16 +97,6 @@ class CascadeRCNN(Detector):
             refined = leaving if conventions.rsm_positives == "output" else entering
             losses["loss_rescore"] = self.resampling.train_step(features, first, refined[positive], batch)
 
-    def next_regions(self, entered: Regions, predicted: Regions, batch: Batch) -> Regions:
-        """Decoded boxes with positive size, without ground-truth copies, and the ground truth itself."""
-        parts = []
-        for image, truth in enumerate(ground_truth(batch)):
-            index = entered.of_image(image)
-            width, height = box_ops.sizes(predicted.boxes[index], self.config.conventions.pixel_plus_one)
-            copy = is_copy(entered.boxes[index], truth.boxes, self.config.conventions.gt_copies)
-            parts += [predicted[index[~copy & (width > 0) & (height > 0)]], truth]
-        return concatenate(parts)
-
     def detect(self, features: list[Tensor], proposals: Regions, batch: Batch) -> list[Detection]:
         config, conventions = self.config.classification, self.config.conventions
         regions, logits, stage_boxes = proposals, [], []
@@ -127,7 +119,7 @@ class CascadeRCNN(Detector):
         iou = iou[roi] if iou is not None else None
         rsm = None
         if self.resampling is not None:
-            rsm = self.resampling(features, kept)[torch.arange(len(kept)), kept.labels]
+            rsm = self.resampling(features, kept)[torch.arange(len(kept), device=kept.labels.device), kept.labels]
         found = {
             "boxes": kept.boxes,
             "labels": kept.labels,

@@ -38,9 +38,9 @@ def linear(inputs: int, outputs: int, std: float | None = None) -> nn.Linear:
 class TwoLayerHead(nn.Module):
     """RoI features [R, C, 7, 7] -> 1024 -> 1024, ReLU after each."""
 
-    def __init__(self, channels: int, hidden: int, size: int = 7) -> None:
+    def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.fc6 = linear(channels * size * size, hidden)
+        self.fc6 = linear(channels * 7 * 7, hidden)
         self.fc7 = linear(hidden, hidden)
 
     def forward(self, pooled: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ Target = dict[str, Any]
 Detection = dict[str, Tensor]
 
 
-class Detector(nn.Module):
+class Detector(nn.Module, ABC):
     """Base of all detectors: backbone, proposals, and the way from images to a batch and back.
 
     `model(images, targets)` in training mode takes images as the data pipeline made them (resized and
@@ -88,8 +88,10 @@ class Detector(nn.Module):
         if not images:
             raise UserError("the detector got an empty list of images")
         for image in images:
-            if image.dim() != 3 or image.shape[0] != 3 or 0 in image.shape:
-                raise UserError(f"images must be [3, height, width], got {tuple(image.shape)}")
+            if image.dim() != 3 or image.shape[0] != 3 or 0 in image.shape or not image.is_floating_point():
+                raise UserError(
+                    f"images must be float [3, height, width] in 0..1, got {image.dtype} {tuple(image.shape)}"
+                )
         device = next(self.parameters()).device
         images = [image.to(device, non_blocking=True) for image in images]
         if self.training:
@@ -202,4 +204,4 @@ def check_target(target: Target, image_id: int, num_classes: int, device: torch.
             if not 1 <= label < num_classes:
                 raise UserError(f"{where}: label {label} is not in 1..{num_classes - 1}")
     boxes = boxes.to(device, torch.float32, non_blocking=True).as_subclass(Tensor)
-    return boxes, labels.to(device, non_blocking=True)
+    return boxes, labels.to(device, torch.int64, non_blocking=True)

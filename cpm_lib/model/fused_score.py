@@ -56,16 +56,16 @@ def soft_nms(
     if method == "linear":
         decay = torch.where(overlap > iou_threshold, 1 - overlap, torch.ones_like(overlap))
     decay = torch.where(labels[:, None] == labels[None], decay, torch.ones_like(decay))
-    remaining = scores.clone()
+    remaining = scores.nan_to_num(nan=-1.0)  # no number, no rank
     kept, kept_scores = [], []
     for _ in range(len(boxes)):
         best = remaining.argmax()
-        if remaining[best] < min_score:
+        if remaining[best] < max(min_score, 0):
             break
         kept.append(best)
         kept_scores.append(remaining[best].clone())
-        remaining = remaining * decay[best]
-        remaining[best] = -1.0  # stays negative whatever it decays by: never taken again
+        remaining = torch.where(remaining < 0, remaining, remaining * decay[best])
+        remaining[best] = -1.0  # taken
     if not kept:
         return torch.zeros(0, dtype=torch.long, device=boxes.device), scores[:0]
     return torch.stack(kept), torch.stack(kept_scores)

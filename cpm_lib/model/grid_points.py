@@ -54,8 +54,8 @@ def heatmap_targets(
         rounding: `trunc` puts points up to one cell left of or above the map into cell 0 (official).
 
     Returns:
-        float32 [N, grid * grid, window, window], rows are y. RoIs whose extended side is at most
-        `grid` pixels (also inverted ones) have empty targets; so do points outside their window.
+        float32 [N, grid * grid, window, window], rows are y. Empty for RoIs whose extended side is at
+        most `grid` pixels (also inverted ones), and for points more than `radius` cells outside their window.
     """
     regions = extend_regions(boxes, mapping_ratio)
     side = regions[:, 2:] - regions[:, :2]

@@ -11,7 +11,7 @@ from torch import Tensor
 class Sampling:
     """Gives each image of a forward pass its own random generator.
 
-    Which samples an image gets does not depend on its neighbours in the batch, on the number of
+    Which samples an image gets does not depend on the other images in the batch, on the number of
     processes, or on anything drawn before, so that a run can be resumed or split without a trace.
     """
 

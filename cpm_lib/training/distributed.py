@@ -79,15 +79,6 @@ def reduce_mean(values: Tensor) -> Tensor:
     return values / world()
 
 
-def reduce_dict(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`reduce_mean` of each value (scalars); the keys must be the same in every process."""
-    if world() == 1 or not values:
-        return values
-    names = sorted(values)
-    mean = reduce_mean(torch.stack([values[name].detach().float() for name in names]))
-    return dict(zip(names, mean.unbind(), strict=True))
-
-
 def gather(value: T) -> list[T]:
     """The picklable `value` of every process, in the order of the ranks."""
     if world() == 1:

@@ -15,7 +15,7 @@ RECORDS = ("metrics", "timing", "evaluations")
 
 
 class RunFolder:
-    """Reads and writes one run folder; the formats are in the design of the run folder (README)."""
+    """Reads and writes one run folder: run.json, metrics.jsonl, timing.jsonl, evaluations.jsonl, checkpoints."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

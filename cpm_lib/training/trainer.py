@@ -159,6 +159,7 @@ class _Run:
         except (ValueError, RuntimeError, IndexError):
             # Boxes that are not numbers can break the forward pass before there is any loss to look at.
             if distributed.world() == 1 and not self.is_finite():
+                self.journal.flush()  # may already know the earlier iteration that went wrong
                 self.journal.add(iteration, lr, {"loss": torch.tensor(math.nan, device=self.device)}, targets)
                 self.journal.flush()
             raise

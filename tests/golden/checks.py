@@ -9,7 +9,7 @@ from torchvision.ops import nms
 from cpm_lib import boxes as box_ops
 from cpm_lib import presets
 from cpm_lib.model import grid_points
-from cpm_lib.model.cascade_mapping import CascadeMapping
+from cpm_lib.model.cascade_mapping import CascadeMapping, next_regions
 from cpm_lib.model.classification import clip_regions, sample_regions, select_candidates
 from cpm_lib.model.fused_score import fuse, soft_nms
 from cpm_lib.model.iou_scoring import iou_loss, iou_targets
@@ -183,7 +183,7 @@ def next_stage(r: Recording) -> None:
         rois.append(regions)
     entered = concatenate(rois)
     decoded = entered.with_boxes(grid_points.decode(r.tensor("logits_fp16").float(), entered.boxes, 2.0))
-    following = cascade.next_regions(entered, decoded, batch, 0)
+    following = next_regions(entered, decoded, batch, NARROW.conventions, Sampling())
     selected, gt_boxes = cascade.select(following, batch, stage=1)
     for number, image in enumerate(_images(r)):
         own = following[following.of_image(number)]

@@ -163,7 +163,8 @@ def test_malformed_targets_are_refused_with_the_image_id(target: dict, words: st
 
 def test_malformed_images_are_refused() -> None:
     model = detector("cpm").eval()
-    for bad in ([], [torch.zeros(1, 8, 8)], [torch.zeros(3, 0, 8)]):
+    as_bytes = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    for bad in ([], [torch.zeros(1, 8, 8)], [torch.zeros(3, 0, 8)], [as_bytes]):
         with pytest.raises(UserError):
             model(bad)
 

@@ -121,3 +121,10 @@ def test_soft_nms_of_nothing(method: str) -> None:
     assert keep.shape == scores.shape == (0,) and keep.dtype == torch.long
     keep, _ = soft_nms(torch.rand(3, 4), torch.full((3,), 1e-5), torch.ones(3), method)  # type: ignore[arg-type]
     assert len(keep) == 0
+
+
+def test_a_score_that_is_no_number_has_no_rank() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0]] * 3)
+    keep, scores = soft_nms(boxes, torch.tensor([0.9, float("nan"), 0.5]), torch.tensor([1, 1, 1]), min_score=0.0)
+    assert keep.tolist() == [0, 2]
+    assert scores.tolist() == pytest.approx([0.9, 0.0])

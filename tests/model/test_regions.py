@@ -83,3 +83,16 @@ def test_matching_stays_within_the_image() -> None:
     assert overlap.tolist() == [0.5, 0.0]
     assert matched.tolist() == [other, box]
     assert label.tolist() == [3, 0]
+
+
+def test_coordinates_stay_exact_under_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pixel coordinate of 1001 would become 1000 in bfloat16."""
+    monkeypatch.setattr(_torchvision, "FAST_CPU", False)
+    maps = torch.zeros(1, 1, 400, 400)
+    maps[..., 252:] = 1.0
+    roi = torch.tensor([[0.0, 1001.0, 0.0, 1015.0, 14.0]])
+    with torch.autocast("cpu", torch.bfloat16):
+        pooled = _torchvision.roi_align(maps.bfloat16(), roi, 7, 0.25, sampling_ratio=2)
+    exact = _torchvision.roi_align(maps, roi, 7, 0.25, sampling_ratio=2)
+    assert exact.min() < exact.max(), "the edge of the map runs through the RoI"
+    torch.testing.assert_close(pooled.float(), exact)
