@@ -171,7 +171,8 @@ def evaluate(args: argparse.Namespace) -> None:
         metrics = evaluation.evaluate(found, data, data.area_limits)
         table.append({"stage": stage, "score": score, **{name: metrics[name] for name in EVAL_METRICS}})
     content = {"preset": card.preset, "data": data.name, "gamma": gamma, "n_images": len(data), "rows": table}
-    content |= {"soft_nms": args.soft_nms, "tta": args.tta, "rois": args.rois}
+    options = {"soft_nms": args.soft_nms, "tta": args.tta or None, "rois": args.rois}
+    content |= {name: value for name, value in options.items() if value is not None}
     if differences:
         content["differences"] = differences
     if not _json(args, content):
