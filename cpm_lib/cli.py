@@ -111,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="test-time augmentation: mirrored and at nine sizes, merged by soft-NMS (the paper's best row)",
     )
-    command.add_argument("--rois", type=_count, metavar="N", help="most RoIs refined per image; 0: no limit")
+    command.add_argument(
+        "--rois", type=_count, metavar="N", help="most RoIs refined per image by CPM and Grid R-CNN; 0: no limit"
+    )
     command.add_argument("--batch", type=_positive, default=8, metavar="N", help="images at a time (default 8)")
     _data_options(command)
     _json_option(command)
