@@ -253,7 +253,7 @@ def misalignment(
             }
         )
     correlations = {}
-    for name in ("cls_scores", "iou_scores", "rsm_scores", "scores"):
+    for name in PARTS:
         if all(name in detection for detection in detections):
             scored = [{**detection, "scores": detection[name]} for detection in detections]
             final = match(scored, ground_truth)
