@@ -207,6 +207,7 @@ class SolverConfig:
     images_per_batch: int = 16
     clip_norm: float | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16`: autocast to bfloat16 on devices made for it, float32 elsewhere (`environment.has_bfloat16`)."""
     channels_last: bool = False
     checkpoint_every: int = 10_000
     evaluate_every: int = 0

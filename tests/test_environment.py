@@ -16,6 +16,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from cpm_lib import environment
+
 
 @pytest.fixture(scope="module")
 def project(root: Path) -> dict[str, Any]:
@@ -74,3 +76,15 @@ def test_import_needs_nothing_of_jupyter(root: Path) -> None:
     program = "import sys, cpm_lib; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
     assert not {"IPython", "ipywidgets", "jupyter_core", "nbformat", "papermill", "sphinx"} & {*loaded.stdout.split()}
+
+
+def test_bfloat16_only_where_the_device_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    for features, wanted in (({"amx_bf16": True}, True), ({"avx512_bf16": True}, True), ({"avx2": True}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features)
+        assert environment.has_bfloat16(cpu) is wanted
+        layer, pixels = torch.nn.Linear(2, 2), torch.ones(1, 2)
+        with environment.autocast(cpu, "bf16"):
+            assert layer(pixels).dtype == (torch.bfloat16 if wanted else torch.float32)
+        with environment.autocast(cpu, "fp32"):
+            assert layer(pixels).dtype == torch.float32

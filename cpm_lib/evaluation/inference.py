@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from cpm_lib import boxes as box_ops
+from cpm_lib import environment
 from cpm_lib.data.loading import evaluation_batches
 from cpm_lib.evaluation.ground_truth import Detection
 from cpm_lib.progress import progress
@@ -32,7 +33,7 @@ def predict(
 
     Returns:
         Per image what the model returns (boxes [N,4] xyxy in original pixels, labels, scores and parts; floats as
-        float32) and `image_id`. Computed in bfloat16 where the model's solver precision is "bf16".
+        float32) and `image_id`. Computed in the model's solver precision.
     """
     if device is None:
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
@@ -41,7 +42,7 @@ def predict(
     config = getattr(model, "config", None)
     solver = getattr(config, "solver", None)
     plus_one = getattr(getattr(config, "conventions", None), "pixel_plus_one", False)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=getattr(solver, "precision", "fp32") == "bf16")
+    autocast = environment.autocast(device, getattr(solver, "precision", "fp32"))
     training = model.training
     model.eval()
     detections: list[Detection] = []

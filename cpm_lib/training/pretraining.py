@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
+from cpm_lib import environment
 from cpm_lib.config import Config
 from cpm_lib.data import DetectionDataset
 from cpm_lib.errors import UserError
@@ -59,10 +60,9 @@ def pretrain_backbone(
     steps = epochs * -(-len(training) // batch_size)
     optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps)
-    bf16 = config.solver.precision == "bf16"
 
     def logits(batch: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with environment.autocast(torch.device("cpu"), config.solver.precision):
             return classifier(backbone.body_maps(normalise(crops[batch].float() / 255))[-1].mean(dim=(2, 3)))
 
     for batch in progress(_batches(training, batch_size, epochs), total=steps, desc="crop pretraining"):

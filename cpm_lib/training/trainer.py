@@ -154,7 +154,7 @@ class _Run:
         optimisation.set_learning_rate(self.optimiser, lr)
         self.model.sampling.set(self.seed, iteration)
         try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=solver.precision == "bf16"):
+            with environment.autocast(self.device, solver.precision):
                 losses = self.network(images, targets)
         except (ValueError, RuntimeError, IndexError):
             # Boxes that are not numbers can break the forward pass before there is any loss to look at.

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from cpm_lib import environment
 from cpm_lib.config import Config
 from cpm_lib.errors import UserError
 from cpm_lib.training import Interrupted, checkpoint, train
@@ -47,8 +48,15 @@ def test_same_seed_gives_same_bytes(smoke: Smoke, shapes: dict[str, Any], tmp_pa
 
 @pytest.mark.parametrize("changes", [SGD, QUICK], ids=["sgd", "adamw-bf16"])
 def test_resume_after_interruption_is_exact(
-    changes: dict[str, Any], smoke: Smoke, shapes: dict[str, Any], hooked: Any, tmp_path: Path
+    changes: dict[str, Any],
+    smoke: Smoke,
+    shapes: dict[str, Any],
+    hooked: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # On every machine, also where bfloat16 is slow.
+    monkeypatch.setattr(environment, "has_bfloat16", lambda device: True)
     config = smoke("cpm", **changes)
     train(config, shapes["train"], tmp_path / "whole", quiet=True)
     # The first image of iteration 5 is being read; checkpoints of the schedule come at 3 and 6.
