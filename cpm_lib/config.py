@@ -159,6 +159,11 @@ class GridConfig:
     radius: int = 1
     rois_per_image: int = 96
     loss_weight: float = 15.0
+    recompute: bool = False
+    """In training keep only the inputs of the branch and compute its inside again in the backward pass: less
+    memory, a third more time, the same gradients."""
+    chunk: int | None = None
+    """RoIs that pass through the branch at a time; with `recompute` memory holds the inside of one chunk only."""
     start_bias: float | None = None
     """Bias of the last layer before training; -4.6 starts at probability 0.01, near the share of ones. None:
     as the authors, whose first iterations learn that most cells are empty (facts 6.1)."""
@@ -205,11 +210,18 @@ class SolverConfig:
     warmup_iterations: int = 500
     warmup_factor: float = 0.1
     images_per_batch: int = 16
+    normalise: Literal["global", "process"] = "global"
+    """Whose samples the losses are means over: those of all processes, so that the number of processes changes
+    nothing, or each process's own, as in the authors' code."""
+    accumulate: int = 1
+    """Parts into which each process cuts its images, for small GPUs; gradients and losses are averaged over the
+    parts. A part counts as a process: with `normalise` "process" 8 parts of 2 images are the authors' 8 GPUs."""
     clip_norm: float | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16`: autocast to bfloat16 on devices made for it, float32 elsewhere (`environment.has_bfloat16`)."""
     channels_last: bool = False
     checkpoint_every: int = 10_000
+    checkpoints_kept: int = 2
     evaluate_every: int = 0
     """Evaluate on the validation data each so many iterations; 0: only at the end."""
 
@@ -240,6 +252,12 @@ class Config:
             )
         if self.solver.iterations < 1:
             raise UserError(f"solver.iterations is {self.solver.iterations}: at least 1 is needed")
+        share = self.solver.images_per_batch / max(self.solver.accumulate, 1)
+        if self.solver.accumulate < 1 or share != int(share):
+            raise UserError(
+                f"solver.accumulate is {self.solver.accumulate}: the {self.solver.images_per_batch} images of "
+                "solver.images_per_batch must be a multiple of it"
+            )
         if self.grid.points < 2:
             raise UserError(f"grid.points is {self.grid.points}: a box needs at least 2 points per side")
 

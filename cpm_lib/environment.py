@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def describe() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "gpus": gpus,
         "cuda": torch.version.cuda if gpus else None,
         "git": git_state(),
@@ -64,13 +66,27 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     # Older releases of torch cannot tell, and float32 is always right.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(bool(capabilities.get(name)) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context of a forward pass: bfloat16 if `precision` is "bf16" and the device is made for it, else float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and has_bfloat16(device))
+
+
+def make_deterministic() -> None:
+    """Only operations that give the same bits each time, for this process and before its first use of a GPU.
+
+    On a GPU the backward pass of RoIAlign adds in any order otherwise; torchvision then takes a slower way.
+    The CPU's operations are repeatable without it.
+
+    Raises:
+        RuntimeError: by torch, later, if an operation has no such form on the device.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def memory_gb(device: torch.device) -> float:

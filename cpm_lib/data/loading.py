@@ -95,12 +95,14 @@ def training_batches(
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
+    pin: bool = False,
 ) -> Iterator[Batch]:
     """Augmented batches of the iterations start..stop-1: lists of images and of targets.
 
     What an iteration sees (images, order, augmentation) depends on (seed, iteration) only: not on
     `start`, `workers` or the global random state. A batch of ``config.solver.images_per_batch`` images
-    is cut into `world` equal parts in order; this process gets part `rank`.
+    is cut into `world` equal parts in order; this process gets part `rank`. With `pin` tensors are in page-locked
+    memory, from which a GPU copies while the CPU goes on.
 
     Raises:
         UserError: the batch cannot be cut into `world` equal parts, or an image cannot be decoded.
@@ -118,11 +120,16 @@ def training_batches(
             batch = plan.batch(iteration)
             yield [(batch[position], _sample_seed(seed, iteration, position)) for position in positions]
 
-    return _load(_Samples(dataset, training(config.input, config.conventions)), samples(), workers)
+    return _load(_Samples(dataset, training(config.input, config.conventions)), samples(), workers, pin)
 
 
 def evaluation_batches(
-    dataset: DetectionDataset, batch_size: int, *, workers: int = 0, indices: Sequence[int] | None = None
+    dataset: DetectionDataset,
+    batch_size: int,
+    *,
+    workers: int = 0,
+    indices: Sequence[int] | None = None,
+    pin: bool = False,
 ) -> Iterator[Batch]:
     """Unchanged images and targets in data-set order, or in the order of `indices`.
 
@@ -131,19 +138,20 @@ def evaluation_batches(
     """
     chosen = list(range(len(dataset)) if indices is None else indices)
     batches = ([(index, 0) for index in chosen[i : i + batch_size]] for i in range(0, len(chosen), batch_size))
-    return _load(_Samples(dataset, None), batches, workers)
+    return _load(_Samples(dataset, None), batches, workers, pin)
 
 
 def _sample_seed(seed: int, iteration: int, position: int) -> int:
     return int(np.random.SeedSequence([seed, iteration, position]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _load(samples: _Samples, batches: Iterator[list[Sample]], workers: int) -> Iterator[Batch]:
+def _load(samples: _Samples, batches: Iterator[list[Sample]], workers: int, pin: bool) -> Iterator[Batch]:
     # Its own generator: the loader would otherwise draw from the global random state.
     loader: DataLoader[Any] = DataLoader(
         samples,
         batch_sampler=batches,
         num_workers=workers,
+        pin_memory=pin,
         collate_fn=list,
         generator=torch.Generator(),
     )

@@ -127,6 +127,6 @@ def predict_augmented(
 
     Args:
         sizes, flip, max_size, soft_nms, score_threshold: see `Augmented`.
-        options: `batch_size`, `device` and `workers` of `predict`.
+        options: `batch_size`, `device`, `workers` and `indices` of `predict`.
     """
     return predict(Augmented(model, sizes, flip, max_size, soft_nms, score_threshold), dataset, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ def predict(
     batch_size: int = 8,
     device: torch.device | str | None = None,
     workers: int = 0,
+    indices: Sequence[int] | None = None,
 ) -> list[Detection]:
     """Detections of every image of a `DetectionDataset`, in its order, on the CPU.
 
@@ -30,6 +32,7 @@ def predict(
         model: a detector; it is put into eval mode for the pass and back into its mode afterwards.
         device: where to compute, e.g. "cuda"; the model is moved there. Default: where the model is.
         workers: processes that read images; 0 reads in this one.
+        indices: positions of the images to look at, in this order; default: all.
 
     Returns:
         Per image what the model returns (boxes [N,4] xyxy in original pixels, labels, scores and parts; floats as
@@ -46,9 +49,10 @@ def predict(
     training = model.training
     model.eval()
     detections: list[Detection] = []
+    count, pin = len(dataset) if indices is None else len(indices), device.type == "cuda"
     try:
-        with torch.inference_mode(), autocast, progress(total=len(dataset), desc="detect", unit="image") as bar:
-            for images, targets in evaluation_batches(dataset, batch_size, workers=workers):
+        with torch.inference_mode(), autocast, progress(total=count, desc="detect", unit="image") as bar:
+            for images, targets in evaluation_batches(dataset, batch_size, workers=workers, indices=indices, pin=pin):
                 outputs = model([image.to(device, non_blocking=True) for image in images])
                 for output, target in zip(outputs, targets, strict=True):
                     found = _to_cpu(output)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cpm_lib.config import Config, Conventions
 from cpm_lib.model.grid_branch import POOL_SIZE, GridBranch
-from cpm_lib.model.losses import heatmap_loss
+from cpm_lib.model.losses import Mean, heatmap_loss
 from cpm_lib.model.regions import Batch, Regions, RoIPooler, concatenate, ground_truth, match
 from cpm_lib.model.sampling import Sampling
 
@@ -35,9 +35,7 @@ class CascadeMapping(nn.Module):
         channels = config.backbone.fpn_channels
         self.stages = nn.ModuleList(GridBranch(config.grid, channels) for _ in range(config.cascade.stages))
 
-    def train_step(
-        self, features: list[Tensor], samples: Regions, batch: Batch
-    ) -> tuple[FinalStage, dict[str, Tensor]]:
+    def train_step(self, features: list[Tensor], samples: Regions, batch: Batch) -> tuple[FinalStage, dict[str, Mean]]:
         """L_CMM of Eq. 2 for the classification branch's samples; boxes pass between stages without gradient."""
         losses = {}
         regions = self.first_regions(samples, batch)
@@ -48,9 +46,9 @@ class CascadeMapping(nn.Module):
             targets = stage.targets(regions.boxes, gt_boxes, ratio, self.conventions.heatmap_rounding)
             loss = heatmap_loss(output.heatmaps, targets)
             if output.unfused is not None:
-                loss = loss + heatmap_loss(output.unfused, targets)
+                loss = Mean(loss.total + heatmap_loss(output.unfused, targets).total, loss.samples)
             weight = self.cascade.stage_weights[number] * self.grid.loss_weight
-            losses[f"loss_grid_{number + 1}"] = weight * loss
+            losses[f"loss_grid_{number + 1}"] = loss.times(weight)
             predicted = regions.with_boxes(stage.decode(output.heatmaps.detach(), regions.boxes, ratio))
             if number + 1 < self.cascade.stages:
                 regions = next_regions(regions, predicted, batch, self.conventions, self.sampling)

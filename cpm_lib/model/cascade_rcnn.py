@@ -19,7 +19,7 @@ from cpm_lib.model.classification import (
 from cpm_lib.model.detector import Detection, Detector
 from cpm_lib.model.fused_score import fuse
 from cpm_lib.model.iou_scoring import IoUScoring
-from cpm_lib.model.losses import box_loss, cross_entropy
+from cpm_lib.model.losses import Mean, box_loss, cross_entropy
 from cpm_lib.model.regions import Batch, Regions, match
 from cpm_lib.model.resampling_scoring import ResamplingScoring
 
@@ -50,9 +50,9 @@ class CascadeRCNN(Detector):
         assert isinstance(classifier, RoIClassifier)
         return classifier
 
-    def train_heads(self, features: list[Tensor], proposals: Regions, batch: Batch) -> dict[str, Tensor]:
+    def train_heads(self, features: list[Tensor], proposals: Regions, batch: Batch) -> dict[str, Mean]:
         config, plus_one = self.config.classification, self.config.conventions.pixel_plus_one
-        losses: dict[str, Tensor] = {}
+        losses: dict[str, Mean] = {}
         regions = proposals
         first_samples = regions
         for stage, threshold in enumerate(self.config.cascade.iou_thresholds):
@@ -67,8 +67,8 @@ class CascadeRCNN(Detector):
             _, gt_boxes, _ = match(samples, batch, plus_one)
             wanted = box_ops.encode(samples.boxes[positive], gt_boxes[positive], weights, plus_one)
             logits = self.classifier(stage).predictor(hidden)
-            losses[f"loss_classifier_{stage + 1}"] = weight * cross_entropy(logits, samples.labels)
-            losses[f"loss_box_reg_{stage + 1}"] = weight * box_loss(deltas[positive], wanted, 1.0, len(samples))
+            losses[f"loss_classifier_{stage + 1}"] = cross_entropy(logits, samples.labels).times(weight)
+            losses[f"loss_box_reg_{stage + 1}"] = box_loss(deltas[positive], wanted, 1.0, len(samples)).times(weight)
             predicted = samples.with_boxes(box_ops.decode(deltas.detach(), samples.boxes, weights, plus_one))
             if stage + 1 < self.config.cascade.stages:
                 following = next_regions(samples, predicted, batch, self.config.conventions, self.sampling)
@@ -79,7 +79,7 @@ class CascadeRCNN(Detector):
 
     def _scoring_losses(
         self,
-        losses: dict[str, Tensor],
+        losses: dict[str, Mean],
         features: list[Tensor],
         hidden: Tensor,
         stages: tuple[Regions, Regions, Regions],

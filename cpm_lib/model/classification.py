@@ -11,7 +11,7 @@ from torchvision.ops import batched_nms
 
 from cpm_lib import boxes as box_ops
 from cpm_lib.config import Config
-from cpm_lib.model.losses import cross_entropy
+from cpm_lib.model.losses import Mean, cross_entropy
 from cpm_lib.model.regions import Batch, Regions, RoIPooler, match
 from cpm_lib.model.sampling import Sampling
 
@@ -81,7 +81,7 @@ class ClassificationBranch(nn.Module):
         self.config, self.conventions, self.sampling = config.classification, config.conventions, sampling
         self.classifier = RoIClassifier(config, num_classes)
 
-    def train_step(self, features: list[Tensor], proposals: Regions, batch: Batch) -> tuple[Regions, dict[str, Tensor]]:
+    def train_step(self, features: list[Tensor], proposals: Regions, batch: Batch) -> tuple[Regions, dict[str, Mean]]:
         """L_cls and the sampled RoIs with their labels (0 = background)."""
         samples = sample_regions(
             proposals, batch, self.config.rois_per_image, self.config.positive_fraction,

@@ -12,6 +12,7 @@ from cpm_lib.model.detector import Detection, Detector
 from cpm_lib.model.fused_score import fuse
 from cpm_lib.model.grid_branch import GridBranch
 from cpm_lib.model.iou_scoring import IoUScoring
+from cpm_lib.model.losses import Mean
 from cpm_lib.model.regions import Batch, Regions
 from cpm_lib.model.resampling_scoring import ResamplingScoring
 
@@ -32,7 +33,7 @@ class CPMRCNN(Detector):
         self.iou_scoring = IoUScoring(config, last.feature_size) if config.scoring.ism else None
         self.resampling = ResamplingScoring(config, num_classes, self.sampling) if config.scoring.rsm else None
 
-    def train_heads(self, features: list[Tensor], proposals: Regions, batch: Batch) -> dict[str, Tensor]:
+    def train_heads(self, features: list[Tensor], proposals: Regions, batch: Batch) -> dict[str, Mean]:
         """All losses of Eq. 5 but L_rpn."""
         conventions = self.config.conventions
         samples, losses = self.classification.train_step(features, proposals, batch)

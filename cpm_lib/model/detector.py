@@ -14,6 +14,8 @@ from cpm_lib import boxes as box_ops
 from cpm_lib.config import Config
 from cpm_lib.errors import UserError
 from cpm_lib.model.backbone import Backbone
+from cpm_lib.model.losses import Mean
+from cpm_lib.model.losses import normalise as normalise_losses
 from cpm_lib.model.proposals import Proposals
 from cpm_lib.model.regions import Batch, Regions
 from cpm_lib.model.sampling import Sampling
@@ -56,11 +58,11 @@ class Detector(nn.Module, ABC):
         if self.training:
             losses |= self.train_heads(features, proposals, batch)
             self.sampling.advance()
-            return losses
+            return normalise_losses(losses, self.config.solver.normalise)
         return self.restore(self.detect(features, proposals, batch), batch, images)
 
     @abstractmethod
-    def train_heads(self, features: list[Tensor], proposals: Regions, batch: Batch) -> dict[str, Tensor]:
+    def train_heads(self, features: list[Tensor], proposals: Regions, batch: Batch) -> dict[str, Mean]:
         """All losses but those of the proposals."""
 
     @abstractmethod

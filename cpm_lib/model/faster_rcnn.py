@@ -10,7 +10,7 @@ from cpm_lib import boxes as box_ops
 from cpm_lib.config import Config
 from cpm_lib.model.classification import ClassificationBranch, linear, sample_regions
 from cpm_lib.model.detector import Detection, Detector
-from cpm_lib.model.losses import box_loss, cross_entropy
+from cpm_lib.model.losses import Mean, box_loss, cross_entropy
 from cpm_lib.model.regions import Batch, Regions, match
 
 CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -27,7 +27,7 @@ class FasterRCNN(Detector):
         self.classification = ClassificationBranch(config, num_classes, self.sampling)
         self.regressor = linear(config.classification.hidden, 4 * num_classes, std=0.001)
 
-    def train_heads(self, features: list[Tensor], proposals: Regions, batch: Batch) -> dict[str, Tensor]:
+    def train_heads(self, features: list[Tensor], proposals: Regions, batch: Batch) -> dict[str, Mean]:
         config, plus_one = self.config.classification, self.config.conventions.pixel_plus_one
         samples = sample_regions(
             proposals, batch, config.rois_per_image, config.positive_fraction, config.positive_iou,

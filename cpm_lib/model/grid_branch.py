@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from cpm_lib.config import GridConfig
 from cpm_lib.model import grid_points
@@ -68,7 +69,20 @@ class GridBranch(nn.Module):
         return self.config.map_size if self.config.head == "original" else self.config.map_size // 2
 
     def forward(self, pooled: Tensor) -> GridOutput:
-        """[R, C, 14, 14] -> `GridOutput`"""
+        """[R, C, 14, 14] -> `GridOutput`, chunk by chunk if `config.chunk` says so"""
+        parts = [self._whole_or_recomputed(part) for part in pooled.split(self.config.chunk or max(len(pooled), 1))]
+        if len(parts) == 1:
+            return parts[0]
+        heatmaps, unfused, features = zip(*parts, strict=True)
+        return GridOutput(torch.cat(heatmaps), None if unfused[0] is None else torch.cat(unfused), torch.cat(features))
+
+    def _whole_or_recomputed(self, pooled: Tensor) -> GridOutput:
+        if not (self.config.recompute and torch.is_grad_enabled()):
+            return self._whole(pooled)
+        # Nothing in the branch is random, so there is no random state to keep.
+        return checkpoint(self._whole, pooled, use_reentrant=False, preserve_rng_state=False)
+
+    def _whole(self, pooled: Tensor) -> GridOutput:
         features = self.convs(pooled)
         if self.fusion is None:
             return GridOutput(self.upsample(features), None, features)

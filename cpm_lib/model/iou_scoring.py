@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from cpm_lib import boxes as box_ops
 from cpm_lib.config import Config
 from cpm_lib.model.classification import linear
+from cpm_lib.model.losses import Mean
 from cpm_lib.model.regions import Batch, Regions
 
 IoULoss = Literal["l2", "l1", "smooth_l1"]
@@ -32,14 +33,14 @@ class IoUScoring(nn.Module):
         hidden = F.relu(self.fc2(F.relu(self.fc1(features.flatten(1)))))
         return self.predictor(hidden)
 
-    def train_step(self, features: Tensor, regions: Regions, batch: Batch) -> Tensor:
+    def train_step(self, features: Tensor, regions: Regions, batch: Batch) -> Mean:
         """L_ISM of Eq. 7 for regions [R] whose IoU with the ground truth is the target."""
         targets = torch.zeros(len(regions), 2, device=features.device)
         for image, gt_boxes in enumerate(batch.gt_boxes):
             index = regions.of_image(image)
             targets[index] = iou_targets(regions.boxes[index], gt_boxes, plus_one=self.conventions.pixel_plus_one)
-        loss = iou_loss(self(features), targets, self.config.ism_loss, official=self.conventions.ism_index_slip)
-        return self.config.ism_weight * loss
+        loss = iou_errors(self(features), targets, self.config.ism_loss, official=self.conventions.ism_index_slip)
+        return loss.times(self.config.ism_weight)
 
 
 def iou_targets(rois: Tensor, gt: Tensor, *, plus_one: bool = False) -> Tensor:
@@ -60,12 +61,17 @@ def iou_loss(logits: Tensor, targets: Tensor, kind: IoULoss = "l2", official: bo
     row i *and of row j*, because the column number is used as a row number too (facts 7). It needs two
     rows; a single row (the authors' code stops there) falls back to the loss that was meant.
     """
+    return iou_errors(logits, targets, kind, official).value
+
+
+def iou_errors(logits: Tensor, targets: Tensor, kind: IoULoss, official: bool) -> Mean:
+    """`iou_loss` before its division by the number of values."""
     if kind == "l1":
-        return F.l1_loss(logits, targets, reduction="sum") / max(logits.numel(), 1)
+        return Mean(F.l1_loss(logits, targets, reduction="sum"), logits.numel())
     if kind == "smooth_l1":
-        return F.smooth_l1_loss(logits, targets, reduction="sum") / max(logits.numel(), 1)
+        return Mean(F.smooth_l1_loss(logits, targets, reduction="sum"), logits.numel())
     if not official or len(logits) < 2:
-        return 0.5 * F.mse_loss(logits, targets, reduction="sum") / max(logits.numel(), 1)
+        return Mean(0.5 * F.mse_loss(logits, targets, reduction="sum"), logits.numel())
     positive = torch.nonzero(targets > 0)
     errors = (logits - targets).square().sum(dim=1)
-    return 0.5 * errors[positive].sum() / max(len(positive), 1)
+    return Mean(0.5 * errors[positive].sum(), len(positive))

@@ -12,7 +12,7 @@ from cpm_lib import boxes as box_ops
 from cpm_lib._torchvision import Matcher, RPNHead
 from cpm_lib.config import Config
 from cpm_lib.model.backbone import STRIDES
-from cpm_lib.model.losses import box_loss, objectness_loss
+from cpm_lib.model.losses import Mean, box_loss, objectness_loss
 from cpm_lib.model.regions import Batch, Regions, concatenate, ground_truth
 from cpm_lib.model.sampling import Sampling
 
@@ -49,14 +49,14 @@ class Proposals(nn.Module):
         self.head = RPNHead(channels, len(self.config.ratios))
         self.matcher = Matcher(self.config.positive_iou, self.config.negative_iou, allow_low_quality_matches=True)
 
-    def forward(self, features: list[Tensor], batch: Batch) -> tuple[Regions, dict[str, Tensor]]:
+    def forward(self, features: list[Tensor], batch: Batch) -> tuple[Regions, dict[str, Mean]]:
         """Proposals of all images (training: with the ground truth appended) and, in training, the losses."""
         logits, deltas = self.head(features)
         anchors = [self.anchors(maps, stride) for maps, stride in zip(features, STRIDES, strict=True)]
         # Channel a of a map belongs to ratio a; anchors are ordered by y, x, ratio.
         logits = [level.permute(0, 2, 3, 1).flatten(1).float() for level in logits]
         deltas = [_per_anchor(level, len(self.config.ratios)).float() for level in deltas]
-        losses = {}
+        losses: dict[str, Mean] = {}
         if self.training:
             losses = self.losses(torch.cat(logits, 1), torch.cat(deltas, 1), torch.cat(anchors), batch)
         with torch.no_grad():
@@ -91,7 +91,7 @@ class Proposals(nn.Module):
             labels[~inside] = -1
         return labels, best.clamp(min=0)
 
-    def losses(self, logits: Tensor, deltas: Tensor, anchors: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, logits: Tensor, deltas: Tensor, anchors: Tensor, batch: Batch) -> dict[str, Mean]:
         """L_rpn of Eq. 5: logits [B, A], deltas [B, A, 4]."""
         chosen_logits, chosen_labels, positive_deltas, targets = [], [], [], []
         for image, gt_boxes in enumerate(batch.gt_boxes):

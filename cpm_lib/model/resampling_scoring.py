@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from cpm_lib.config import Config
 from cpm_lib.model.classification import RoIClassifier, sample_regions
-from cpm_lib.model.losses import cross_entropy
+from cpm_lib.model.losses import Mean, cross_entropy
 from cpm_lib.model.regions import Batch, Regions, concatenate
 from cpm_lib.model.sampling import Sampling
 
@@ -19,7 +19,7 @@ class ResamplingScoring(nn.Module):
         self.config, self.sampling = config, sampling
         self.classifier = RoIClassifier(config, num_classes)
 
-    def train_step(self, features: list[Tensor], samples: Regions, refined: Regions, batch: Batch) -> Tensor:
+    def train_step(self, features: list[Tensor], samples: Regions, refined: Regions, batch: Batch) -> Mean:
         """L_RSM: negatives of the classification branch's `samples` and the boxes of the last grid stage.
 
         Labels are given anew by the IoU of these boxes (facts 8).
@@ -35,7 +35,7 @@ class ResamplingScoring(nn.Module):
             classification.positive_iou, self.sampling, self.config.conventions.pixel_plus_one,
         )  # fmt: skip
         loss = cross_entropy(self.classifier(features, resampled), resampled.labels)
-        return self.config.scoring.rsm_weight * loss
+        return loss.times(self.config.scoring.rsm_weight)
 
     def forward(self, features: list[Tensor], regions: Regions) -> Tensor:
         """Class probabilities [R, num_classes] of the boxes of `regions`."""

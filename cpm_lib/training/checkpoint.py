@@ -21,7 +21,6 @@ from cpm_lib.files import write_atomic
 from cpm_lib.model import Detector, build_model
 from cpm_lib.training.card import Card
 
-KEPT_STATES = 2
 Weights = dict[str, Tensor]
 
 
@@ -176,14 +175,14 @@ def state_files(run: Path) -> list[Path]:
     return sorted(p for p in (run / "checkpoints").glob("ckpt-*.pt") if re.fullmatch(r"ckpt-\d{8}\.pt", p.name))
 
 
-def save_state(run: Path, iteration: int, state: Mapping[str, Any]) -> Path:
-    """Write ``checkpoints/ckpt-<iteration>.pt`` atomically and keep the newest two.
+def save_state(run: Path, iteration: int, state: Mapping[str, Any], keep: int = 2) -> Path:
+    """Write ``checkpoints/ckpt-<iteration>.pt`` atomically and keep the newest `keep`, one at least.
 
     Raises:
         UserError: the file cannot be written; the older ones are kept.
     """
     path = save_tensors(run / "checkpoints" / f"ckpt-{iteration:08d}.pt", state)
-    for old in state_files(run)[:-KEPT_STATES]:
+    for old in state_files(run)[: -max(keep, 1)]:
         old.unlink(missing_ok=True)
     return path
 

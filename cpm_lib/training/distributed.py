@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -16,8 +17,9 @@ from cpm_lib.errors import UserError
 
 T = TypeVar("T")
 
-# The main process evaluates while the others wait, which outlasts the default of ten minutes.
-TIMEOUT = timedelta(hours=3)
+# The main process makes or reads data and computes metrics while the others wait, which may outlast the default of
+# ten minutes.
+TIMEOUT = timedelta(hours=1)
 
 
 def start(device: str | torch.device | None = None) -> torch.device:
@@ -42,7 +44,8 @@ def start(device: str | torch.device | None = None) -> torch.device:
         place = torch.device("cuda", index)
         torch.cuda.set_device(place)
     if "WORLD_SIZE" in os.environ and "RANK" in os.environ and not dist.is_initialized():
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=TIMEOUT)
+        # Numbers of the host (stop requests, messages) travel by gloo, so that they never wait for the GPU.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=TIMEOUT)
     return place
 
 
@@ -65,9 +68,14 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def barrier() -> None:
-    if world() > 1:
-        dist.barrier()
+def restarted() -> bool:
+    """Whether torchrun has started these processes again after a failure (``--max-restarts``)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def processes_here() -> int:
+    """Processes that share this machine's cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", str(world())))
 
 
 def reduce_mean(values: Tensor) -> Tensor:
@@ -104,8 +112,69 @@ def on_main(function: Callable[[], T]) -> T:
     return message[0]
 
 
+def collect(function: Callable[[], T]) -> list[T]:
+    """Run `function` in every process; the main one gets all results in the order of the ranks, the others none.
+
+    Raises:
+        UserError: in all processes if it was raised in one; the first rank's is told.
+    """
+    if world() == 1:
+        return [function()]
+    result, message = None, None
+    try:
+        result = function()
+    except UserError as error:
+        message = str(error)
+    for told in gather(message):
+        if told is not None:
+            raise UserError(told)
+    results: list[Any] = [None] * world() if is_main() else []
+    dist.gather_object(result, results if is_main() else None)
+    return results
+
+
+class AnyProcess:
+    """Lets all processes know a number that one of them has, without making any of them wait.
+
+    `ask` returns the largest number given in the call before; all processes must call it equally often.
+    """
+
+    def __init__(self) -> None:
+        self._pending: tuple[Any, Tensor] | None = None
+
+    def ask(self, number: int) -> int:
+        """Tell `number`; a single process gets it back at once."""
+        if world() == 1:
+            return number
+        answer = self.close()
+        told = torch.tensor(number)
+        self._pending = (dist.all_reduce(told, dist.ReduceOp.MAX, async_op=True), told)
+        return answer
+
+    def close(self) -> int:
+        """The answer that is still on its way."""
+        if self._pending is None:
+            return 0
+        work, told = self._pending
+        work.wait()
+        self._pending = None
+        return int(told)
+
+
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     """The model to call in training: gradients are averaged over the processes."""
     if world() == 1:
         return model
     return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def exchanging_gradients(network: nn.Module, now: bool) -> AbstractContextManager[Any]:
+    """Around a backward pass: whether it averages gradients over the processes, or only adds to this one's."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) and not now else nullcontext()
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give all processes the main one's buffers: each has gathered its own statistics of BatchNorm."""
+    if world() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any
+
+ECHO_S = 1.0
+"""Seconds in which a repeated signal is an echo of the first, not somebody's impatience."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -19,7 +23,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequests(AbstractContextManager["StopRequests"]):
-    """Collects the first SIGINT or SIGTERM instead of dying of it; the second one ends at once.
+    """Collects the first SIGINT or SIGTERM instead of dying of it; a second one ends at once.
+
+    One within `ECHO_S` is taken as the same request: a terminal tells torchrun and its processes, and torchrun
+    passes on what it was told.
 
     `received` is the signal's number or None. While `at_once` is true the first one ends at once too;
     for long work after which nothing is lost. Outside the main thread signals stay as they are.
@@ -31,6 +38,7 @@ class StopRequests(AbstractContextManager["StopRequests"]):
         self.at_once = False
         self._previous: dict[int, Any] = {}
         self._owner = os.getpid()
+        self._since = 0.0
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():
@@ -52,6 +60,8 @@ class StopRequests(AbstractContextManager["StopRequests"]):
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
-        if self.at_once or self.received is not None:
+        now = time.monotonic()
+        if self.at_once or (self.received is not None and now - self._since > ECHO_S):
             raise self.interruption(number)
-        self.received = number
+        if self.received is None:
+            self.received, self._since = number, now

@@ -129,6 +129,7 @@ class Journal:
             "wall_s": round(self.wall_s, 3),
             "data_s": round(self.data_s, 3),
             "images_per_s": round(rate, 2),
+            "memory_gb": round(environment.memory_gb(self.device), 3),
         }
         distributed.on_main(lambda: self.folder.append("timing", [timing]))
         window, self._window = self._window, []

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from cpm_lib import environment
+from cpm_lib.config import Config
 from cpm_lib.errors import UserError
 from cpm_lib.files import write_atomic
+from cpm_lib.training import distributed
+from cpm_lib.training.tensorboard import Board
 
 RECORDS = ("metrics", "timing", "evaluations")
+FREE_TO_CHANGE = {f"config.solver.{name}" for name in ("checkpoint_every", "checkpoints_kept", "evaluate_every")}
+"""Settings without influence on the weights: a run may be resumed with other ones."""
 
 
 class RunFolder:
-    """Reads and writes one run folder: run.json, metrics.jsonl, timing.jsonl, evaluations.jsonl, checkpoints."""
+    """Reads and writes one run folder: run.json, metrics.jsonl, timing.jsonl, evaluations.jsonl, checkpoints.
 
-    def __init__(self, path: str | Path) -> None:
+    Raises:
+        UserError: `tensorboard` asks for its curves as well, and it is not installed.
+    """
+
+    def __init__(self, path: str | Path, *, tensorboard: bool = False) -> None:
         self.path = Path(path)
         self.final = self.path / "final.safetensors"
+        self.board = Board(self.path) if tensorboard else None
 
     def file(self, record: str) -> Path:
         return self.path / f"{record}.jsonl"
@@ -60,6 +75,8 @@ class RunFolder:
             before = self.read()
             content = {**before, "resumed_at": [*before.get("resumed_at", []), iteration]}
         write_atomic(self.path / "run.json", json.dumps(content, indent=2) + "\n")
+        if self.board is not None:
+            self.board.begin(iteration)
 
     def read(self) -> dict[str, Any]:
         """`run.json`.
@@ -81,6 +98,8 @@ class RunFolder:
     def records(self, record: str) -> list[dict[str, Any]]:
         """All lines of `metrics`, `timing` or `evaluations`; empty if there is no such file.
 
+        A last line that is not ended yet is left out: it is being written, or its writer was killed.
+
         Raises:
             UserError: a line is not JSON.
         """
@@ -88,11 +107,12 @@ class RunFolder:
         if not path.exists():
             return []
         try:
-            return [json.loads(line) for line in path.read_text().splitlines() if line]
+            whole = path.read_text().rpartition("\n")[0]
+            return [json.loads(line) for line in whole.splitlines() if line]
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: not readable ({error}); --resume mends it") from error
 
-    def append(self, record: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    def append(self, record: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add lines and hand them to the operating system. Floats are written with `repr`.
 
         Raises:
@@ -106,6 +126,8 @@ class RunFolder:
             raise UserError(
                 f"{self.file(record)}: cannot be written ({error.strerror}); free space, then --resume"
             ) from error
+        if self.board is not None:
+            self.board.add(record, rows)
 
     def metrics_size(self) -> int:
         path = self.file("metrics")
@@ -128,6 +150,35 @@ class RunFolder:
                 write_atomic(path, "".join(line + "\n" for line in kept))
 
 
+def describe(
+    config: Config, dataset: Any, val: Any, *, seed: int, init: str | Path | None, device: torch.device
+) -> dict[str, Any]:
+    """The content of `run.json`: everything a run depends on."""
+    described = environment.describe()
+    return {
+        "format": "cpm_lib run 1",
+        "preset": config.preset,
+        "profile": config.profile,
+        "iterations": config.solver.iterations,
+        "seed": seed,
+        "init": None if init is None else str(init),
+        "classes": list(dataset.classes),
+        "data": _source(dataset),
+        "val": None if val is None else _source(val),
+        "processes": distributed.world(),
+        "device": str(device),
+        "bfloat16": config.solver.precision == "bf16" and environment.has_bfloat16(device),
+        "git": described.pop("git"),
+        "environment": described,
+        "command": shlex.join(sys.argv),
+        "config": config.to_dict(),
+    }
+
+
+def _source(dataset: Any) -> dict[str, Any]:
+    return {"name": dataset.name, "fingerprint": dataset.fingerprint(), "images": len(dataset)}
+
+
 def _is_until(line: str, iteration: int) -> bool:
     """A killed process may leave half a line at the end: it counts as later."""
     try:
@@ -141,7 +192,7 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     then, this = _flat(before), _flat(json.loads(json.dumps(now)))
     watched = [k for k in {**then, **this} if k.split(".")[0] in ("config", "classes", "seed", "data", "init")]
     for key in watched:
-        if then.get(key) != this.get(key):
+        if key not in FREE_TO_CHANGE and then.get(key) != this.get(key):
             return f"{key.removeprefix('config.')} was {then.get(key)!r} and is now {this.get(key)!r}"
     return ""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from cpm_lib.config import Config
 from cpm_lib.data.loading import training_batches
 from cpm_lib.errors import UserError
 from cpm_lib.model import build_model
-from cpm_lib.training import checkpoint, distributed, optimisation
+from cpm_lib.training import checkpoint, distributed, optimisation, run_folder, sharding
 from cpm_lib.training.interruption import StopRequests
 from cpm_lib.training.journal import Journal
 from cpm_lib.training.run_folder import RunFolder
@@ -37,12 +35,14 @@ def train(
     device: str | torch.device | None = None,
     log_every: int = 20,
     quiet: bool = False,
+    tensorboard: bool = False,
 ) -> Path:
     """Train the detector of `config` on a `DetectionDataset` and return the path of `final.safetensors`.
 
     On the CPU the same arguments give the same `metrics.jsonl`, byte by byte, and the same weights,
     also when the run was interrupted and resumed.
-    Under torchrun each process takes its share of `solver.images_per_batch`.
+    Under torchrun each process takes its share of `solver.images_per_batch`; how many there are changes nothing
+    but rounding, as long as the backbone's norms are frozen and the conventions are `corrected`.
 
     Args:
         out: run folder, made if missing.
@@ -54,6 +54,7 @@ def train(
         device: e.g. "cuda"; None means a GPU if there is one.
         log_every: iterations between two lines on the console and in `timing.jsonl`.
         quiet: print nothing.
+        tensorboard: also write the records as curves below RUN/tensorboard.
 
     Raises:
         UserError: unusable folder, other settings than the run to resume, unsuitable `init`, non-finite
@@ -61,7 +62,7 @@ def train(
         Interrupted: Ctrl-C or SIGTERM; the run was saved and can be resumed.
     """
     place = distributed.start(device)
-    folder = RunFolder(out)
+    folder = RunFolder(out, tensorboard=tensorboard)
     distributed.on_main(lambda: folder.check(resume))
     torch.manual_seed(seed)
     model = build_model(config, len(dataset.classes) + 1)
@@ -73,6 +74,9 @@ def train(
     if not done and init is not None:
         journal.say(checkpoint.initialise(model, init))
     distributed.on_main(lambda: folder.begin(run.description(init), done))
+    processes = distributed.on_main(lambda: folder.read()["processes"])
+    if processes != distributed.world():
+        journal.say(f"begun in {processes} processes, going on in {distributed.world()}: the same run up to rounding")
     hint = f"interrupted; the run is saved, continue it with --resume and otherwise the same settings (run: {out})"
     with StopRequests(hint) as stops:
         run.loop(done, stops)
@@ -98,8 +102,11 @@ class _Run:
         workers: int,
     ) -> None:
         solver, world = config.solver, distributed.world()
-        if solver.images_per_batch % world:
-            raise UserError(f"solver.images_per_batch {solver.images_per_batch} is no multiple of {world} processes")
+        if solver.images_per_batch % (world * solver.accumulate):
+            parts = f" with {solver.accumulate} parts each (solver.accumulate)" if solver.accumulate > 1 else ""
+            raise UserError(
+                f"solver.images_per_batch {solver.images_per_batch} is no multiple of {world} processes{parts}"
+            )
         self.config, self.dataset, self.val = config, dataset, val
         self.folder, self.journal, self.device = folder, journal, journal.device
         self.seed, self.workers = seed, workers
@@ -121,7 +128,9 @@ class _Run:
             workers=self.workers,
             rank=distributed.rank(),
             world=distributed.world(),
+            pin=self.device.type == "cuda",
         )
+        requests = distributed.AnyProcess()
         self.evaluate_if_due(done, stops)
         journal.start(done)
         for iteration in range(done + 1, solver.iterations + 1):
@@ -131,17 +140,17 @@ class _Run:
             self.step(iteration, images, targets)
             last = iteration == solver.iterations
             save = last or iteration % max(solver.checkpoint_every, 1) == 0
-            # Several processes must stop after the same iteration: they only ask each other when they flush.
-            stop = stops.received if distributed.world() == 1 else None
+            # Several processes must stop after the same iteration.
+            stop = requests.ask(stops.received or 0)
             if save or stop or iteration % journal.flush_every == 0:
                 journal.flush()
-                stop = max(number or 0 for number in distributed.gather(stops.received))
             journal.tick(iteration, last=last or bool(stop))
             if save or stop:
                 self.save(iteration)
             if stop and not last:
                 raise stops.interruption(stop)
             self.evaluate_if_due(iteration, stops)
+        requests.close()
 
     def step(self, iteration: int, images: list[Tensor], targets: list[dict[str, Any]]) -> None:
         """One iteration: forward, backward, update.
@@ -152,9 +161,29 @@ class _Run:
         solver = self.config.solver
         lr = optimisation.learning_rate(solver, iteration)
         optimisation.set_learning_rate(self.optimiser, lr)
+        self.optimiser.zero_grad(set_to_none=True)
+        size = len(images) // solver.accumulate
+        parts = []
+        for first in range(0, len(images), size):
+            part = slice(first, first + size)
+            last = first + size == len(images)
+            with distributed.exchanging_gradients(self.network, last):
+                losses = self.losses(iteration, lr, images[part], targets[part])
+                (torch.stack(list(losses.values())).sum() / solver.accumulate).backward()
+            parts.append({name: value.detach() for name, value in losses.items()})
+        means = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+        self.journal.add(iteration, lr, {"loss": torch.stack(list(means.values())).sum(), **means}, targets)
+        if solver.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.trainable, solver.clip_norm)
+        self.optimiser.step()
+
+    def losses(
+        self, iteration: int, lr: float, images: list[Tensor], targets: list[dict[str, Any]]
+    ) -> dict[str, Tensor]:
+        """The forward pass of one part of the batch, with the samples of this iteration."""
         self.model.sampling.set(self.seed, iteration)
         try:
-            with environment.autocast(self.device, solver.precision):
+            with environment.autocast(self.device, self.config.solver.precision):
                 losses = self.network(images, targets)
         except (ValueError, RuntimeError, IndexError):
             # Boxes that are not numbers can break the forward pass before there is any loss to look at.
@@ -163,13 +192,7 @@ class _Run:
                 self.journal.add(iteration, lr, {"loss": torch.tensor(math.nan, device=self.device)}, targets)
                 self.journal.flush()
             raise
-        total = torch.stack([value.float() for value in losses.values()]).sum()
-        self.journal.add(iteration, lr, {"loss": total, **losses}, targets)
-        self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        if solver.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.trainable, solver.clip_norm)
-        self.optimiser.step()
+        return {name: value.float() for name, value in losses.items()}
 
     def is_finite(self) -> bool:
         """Whether all weights are finite numbers."""
@@ -201,7 +224,7 @@ class _Run:
                 "wall_s": self.journal.wall_s,
                 "data_s": self.journal.data_s,
             }
-            checkpoint.save_state(self.folder.path, iteration, state)
+            checkpoint.save_state(self.folder.path, iteration, state, keep=self.config.solver.checkpoints_kept)
 
         distributed.on_main(write)
 
@@ -212,8 +235,7 @@ class _Run:
             UserError: the run was made with other settings, or all its checkpoints are damaged.
         """
         folder = self.folder
-        if folder.holds_run():
-            distributed.on_main(lambda: folder.compare(self.description(init)))
+        distributed.on_main(lambda: folder.compare(self.description(init)) if folder.holds_run() else None)
         found = distributed.on_main(lambda: checkpoint.newest_state(folder.path))
         if found is None:
             self.journal.say(f"{folder.path}: no checkpoint yet, starting at iteration 1")
@@ -241,21 +263,26 @@ class _Run:
 
     def evaluate(self, iteration: int, stops: StopRequests) -> None:
         """Evaluate on the validation data and write the result down, once for each iteration number."""
-        if self.val is None:
+        if self.val is None or distributed.on_main(lambda: self.is_evaluated(iteration)):
             return
-        if distributed.is_main() and all(row["iteration"] != iteration for row in self.folder.records("evaluations")):
-            if stops.received:
-                raise stops.interruption()
-            # The weights are saved already: nothing is lost by stopping at once.
-            stops.at_once = True
-            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-                detections = evaluation.predict(self.model, self.val, device=self.device, workers=self.workers)
+        stop = max(number or 0 for number in distributed.gather(stops.received))
+        if stop:
+            raise stops.interruption(stop)
+        # The weights are saved already: nothing is lost by stopping at once.
+        stops.at_once = True
+        detections = sharding.predict(self.model, self.val, device=self.device, workers=self.workers)
+
+        def write() -> None:
             metrics = evaluation.evaluate(detections, self.val, self.val.area_limits)
-            stops.at_once = False
             self.folder.append("evaluations", [{"iteration": iteration, "data": self.val.name, **metrics}])
             shown = "  ".join(f"{name} {value:.1f}" for name, value in metrics.items() if isinstance(value, float))
             self.journal.say(f"iteration {iteration}  {self.val.name}  {shown}")
-        distributed.barrier()
+
+        distributed.on_main(write)
+        stops.at_once = False
+
+    def is_evaluated(self, iteration: int) -> bool:
+        return any(row["iteration"] == iteration for row in self.folder.records("evaluations"))
 
     def card(self, iterations: int) -> checkpoint.Card:
         """The card of a checkpoint made now; fingerprint and source state are those of the start."""
@@ -272,26 +299,4 @@ class _Run:
         return dataclasses.replace(self._card, iterations=iterations)
 
     def description(self, init: str | Path | None) -> dict[str, Any]:
-        """The content of `run.json`."""
-        described = environment.describe()
-        return {
-            "format": "cpm_lib run 1",
-            "preset": self.config.preset,
-            "profile": self.config.profile,
-            "iterations": self.config.solver.iterations,
-            "seed": self.seed,
-            "init": None if init is None else str(init),
-            "classes": list(self.dataset.classes),
-            "data": _source(self.dataset),
-            "val": None if self.val is None else _source(self.val),
-            "processes": distributed.world(),
-            "device": str(self.device),
-            "git": described.pop("git"),
-            "environment": described,
-            "command": shlex.join(sys.argv),
-            "config": self.config.to_dict(),
-        }
-
-
-def _source(dataset: Any) -> dict[str, Any]:
-    return {"name": dataset.name, "fingerprint": dataset.fingerprint(), "images": len(dataset)}
+        return run_folder.describe(self.config, self.dataset, self.val, seed=self.seed, init=init, device=self.device)

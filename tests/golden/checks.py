@@ -67,7 +67,7 @@ def targets(r: Recording) -> None:
         bits = np.packbits(ours.numpy().reshape(len(boxes), -1).astype(bool), axis=1)
         r.exact(f"target_bits_{name}", torch.from_numpy(bits))
         r.exact(f"target_sum_{name}", ours.sum(dim=(2, 3)))
-        r.close(f"loss_{name}", 15 * heatmap_loss(logits, ours))
+        r.close(f"loss_{name}", 15 * heatmap_loss(logits, ours).value)
 
 
 @check("d_ism")
@@ -124,7 +124,7 @@ def resampling(r: Recording) -> None:
     for number, image in enumerate(_images(r)):
         r.exact(f"{image}sampled", sampled.boxes[sampled.image == number])
         r.exact(f"{image}sampled_labels", sampled.labels[sampled.image == number])
-    r.close("ce_loss", cross_entropy(r.tensor("logits"), sampled.labels))
+    r.close("ce_loss", cross_entropy(r.tensor("logits"), sampled.labels).value)
 
 
 @check("g_pool")

@@ -26,8 +26,9 @@ OFFICIAL = presets.get("cpm", "paper", "official")
 CHANNELS = [0, 85, 170, 255]
 PIXELS, SCORES = 1e-3, 1e-5
 """Most that boxes and scores may differ at the end."""
-# What is summed over thousands of terms in another order: relative to the size of the map.
 MAPS = 1e-5
+"""What is summed over thousands of terms in another order, relative to the largest value of the map. Small values can
+be compared no closer: the same heads in float64 differ from (a) by 7e-5 of values of a hundredth of the largest."""
 
 
 def _load(module: nn.Module, prefix: str, config: Config, value: Callable[[str, Tensor], Tensor]) -> None:
@@ -68,13 +69,13 @@ def small_head(r: Recording) -> None:
     _load(branch, "cascade.stages.0.", config, stored)
     pooled = r.tensor("roi_features")
     output = branch.eval()(pooled)
-    r.close("feat7", output.features)
+    _map(r, "feat7", output.features)
     if branch.fusion is None:
-        r.close("heatmap", output.heatmaps)
+        _map(r, "heatmap", output.heatmaps)
     else:
-        r.close("x_so", branch.fusion(output.features))
-        r.close("heatmap_fused_eval", output.heatmaps)
-        r.close("heatmap_unfused_train", branch.train()(pooled).unfused)
+        _map(r, "x_so", branch.fusion(output.features))
+        _map(r, "heatmap_fused_eval", output.heatmaps)
+        _map(r, "heatmap_unfused_train", branch.train()(pooled).unfused)
     scoring = IoUScoring(config, branch.feature_size)
     _load(scoring, "iou_scoring.", config, stored)
     _map(r, "iou_logits", scoring(output.features))
@@ -89,8 +90,8 @@ def full_head(r: Recording) -> None:
         branch = GridBranch(OFFICIAL.grid, pooled.shape[1]).eval()
         _load(branch, f"cascade.stages.{stage}.", OFFICIAL, _rule)
         output = branch(pooled)
-        r.close(f"stage{stage}_feat7", output.features)
-        r.close(f"stage{stage}_heatmap", output.heatmaps)
+        _map(r, f"stage{stage}_feat7", output.features)
+        _map(r, f"stage{stage}_heatmap", output.heatmaps)
         if f"stage{stage}_iou_logits" in r.arrays:
             scoring = IoUScoring(OFFICIAL, branch.feature_size)
             _load(scoring, "iou_scoring.", OFFICIAL, _rule)

@@ -210,7 +210,7 @@ def test_run_folder(smoke: Smoke, shapes: dict[str, Any], tmp_path: Path, capsys
         parts = [value for name, value in line.items() if name.startswith("loss_")]
         assert len(parts) == len(line) - 3 and sum(parts) == pytest.approx(line["loss"], rel=1e-5)
     timing = [json.loads(line) for line in (run / "timing.jsonl").open()]
-    assert [list(line) for line in timing] == [["iteration", "wall_s", "data_s", "images_per_s"]] * 3
+    assert [list(line) for line in timing] == [["iteration", "wall_s", "data_s", "images_per_s", "memory_gb"]] * 3
     evaluations = [json.loads(line) for line in (run / "evaluations.jsonl").open()]
     assert [line["iteration"] for line in evaluations] == [4, 6] and all("AP" in line for line in evaluations)
     printed = capsys.readouterr().out
