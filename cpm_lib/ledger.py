@@ -100,16 +100,19 @@ def make(
 
 
 def results_folder() -> Path:
-    """Where records live: ``CPM_RESULTS``, else ``data/results`` of the nearest parent of the working directory that
-    has one, else that of the repository the package is in."""
+    """Where records live: ``CPM_RESULTS``, else `find_data` of ``results``."""
     wish = os.environ.get("CPM_RESULTS")
-    if wish:
-        return Path(wish)
+    return Path(wish) if wish else find_data("results")
+
+
+def find_data(name: str) -> Path:
+    """``data/<name>`` of the nearest parent of the working directory that has it, else that of the repository the
+    package is in."""
     here = Path.cwd()
     for parent in (here, *here.parents):
-        if (parent / "data" / "results").is_dir():
-            return parent / "data" / "results"
-    return Path(__file__).resolve().parent.parent / "data" / "results"
+        if (parent / "data" / name).exists():
+            return parent / "data" / name
+    return Path(__file__).resolve().parent.parent / "data" / name
 
 
 def write(record: Record, folder: str | Path | None = None) -> Path:
