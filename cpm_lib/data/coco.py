@@ -16,6 +16,7 @@ def open_coco(text: str, *, strict: bool = False) -> DetectionDataset:
     For ROOT,SPLIT the annotations are ROOT/annotations/instances_SPLIT2017.json or instances_SPLIT.json
     and the images are in ROOT/SPLIT2017 or ROOT/SPLIT. Category ids may have gaps: labels follow the
     ascending category id. Crowd objects (``iscrowd`` 1) are ignored by evaluation and never trained on.
+    Evaluation takes all boxes as they are in the file, so that its metrics are those of pycocotools.
 
     Raises:
         UserError: absent file or folder, broken JSON, or anything `DetectionDataset` refuses.
@@ -34,7 +35,7 @@ def open_coco(text: str, *, strict: bool = False) -> DetectionDataset:
     coco = read_json(annotations)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such image folder; check coco:{text}")
-    return DetectionDataset(f"coco:{text}", coco, folder, where=annotations, strict=strict)
+    return DetectionDataset(f"coco:{text}", coco, folder, where=annotations, strict=strict, judge_as_given=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Tensor, dict[str, Any]]]):
         where: the annotation file, named in messages.
         area_limits: side lengths in pixels; small is area < low**2, large is area >= high**2.
         strict: refuse the data set for a bad box instead of dropping the box.
+        judge_as_given: evaluate against all boxes as `coco` has them, as COCO's own evaluation does.
 
     Boxes partly outside their image are clipped. Boxes without area, or wholly outside, are dropped
     and listed in `dropped`. Labels are 1..len(classes) by ascending category id; 0 is background.
@@ -51,6 +52,7 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Tensor, dict[str, Any]]]):
         where: str | Path,
         area_limits: tuple[float, float] = COCO_AREA_LIMITS,
         strict: bool = False,
+        judge_as_given: bool = False,
     ) -> None:
         self.name = name
         self.where = str(where)
@@ -65,7 +67,10 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Tensor, dict[str, Any]]]):
         self.label_to_category = {label: category["id"] for label, category in enumerate(categories, start=1)}
         self._images = self._with_files(coco)
         self.image_ids: list[int] = [image["id"] for image in self._images]
-        annotations = self._clean(coco.get("annotations", []))
+        self.judged: list[dict[str, Any]] = []
+        """The annotations that evaluation compares with: those of `coco`, or with `judge_as_given` neither clipped
+        nor without those in `dropped` (but for boxes that are not numbers)."""
+        annotations = self._clean(coco.get("annotations", []), judge_as_given)
         if strict and self.dropped:
             image_id, reason = self.dropped[0]
             raise UserError(
@@ -174,8 +179,8 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Tensor, dict[str, Any]]]):
                 image["width"], image["height"] = header_size(self.folder / image["file_name"])
         return images
 
-    def _clean(self, annotations: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The annotations with boxes inside their images; fills `dropped` and `clipped`."""
+    def _clean(self, annotations: Iterable[Mapping[str, Any]], judge_as_given: bool) -> list[dict[str, Any]]:
+        """The annotations with boxes inside their images; fills `judged`, `dropped` and `clipped`."""
         sizes = {image["id"]: (image["width"], image["height"]) for image in self._images}
         known = set(self.label_to_category.values())
         kept = []
@@ -193,16 +198,21 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Tensor, dict[str, Any]]]):
                 )
             box = annotation.get("bbox")
             clipped, reason = clip_box(box, *sizes[image_id])
+            entry = {key: value for key, value in annotation.items() if key != "segmentation"}
+            entry["iscrowd"] = int(annotation.get("iscrowd", 0))
+            as_given = judge_as_given and bool(reason)
+            if as_given and sum(map(math.isfinite, _numbers(box))) == 4:
+                self.judged.append(dict(entry))
             if clipped is None:
                 self.dropped.append((image_id, reason))
                 continue
             if reason:
                 self.clipped.append(image_id)
-            entry = {key: value for key, value in annotation.items() if key != "segmentation"}
             entry["bbox"] = clipped
-            entry["iscrowd"] = int(annotation.get("iscrowd", 0))
             entry.setdefault("area", clipped[2] * clipped[3])
             kept.append(entry)
+            if not as_given:
+                self.judged.append(entry)
         if all(entry["iscrowd"] for entry in kept):
             note = f" ({len(self.dropped)} bad boxes were dropped)" if self.dropped else ""
             raise UserError(f"{self.where}: no object in {len(self._images)} images{note}; is it the right file?")
@@ -233,12 +243,12 @@ def clip_box(box: Any, width: int, height: int) -> tuple[list[float] | None, str
     Returns:
         (box, "") if it lay inside, (clipped box, reason) if it reached over, (None, reason) if bad.
     """
-    try:
-        x, y, w, h = (float(value) for value in box)
-    except (TypeError, ValueError):
+    numbers = _numbers(box)
+    if not numbers:
         return None, f"bbox {_short(box)} is not four numbers"
-    if not all(math.isfinite(value) for value in (x, y, w, h)):
+    if not all(map(math.isfinite, numbers)):
         return None, f"bbox {_short(box)} is not finite"
+    x, y, w, h = numbers
     if w < 0 or h < 0:
         return None, f"bbox {_short(box)} is inverted"
     if w == 0 or h == 0:
@@ -250,6 +260,15 @@ def clip_box(box: Any, width: int, height: int) -> tuple[list[float] | None, str
     if max(x1 - x, y1 - y, x + w - x2, y + h - y2) <= 1e-6:
         return [x, y, w, h], ""
     return [x1, y1, x2 - x1, y2 - y1], "reaches over the border"
+
+
+def _numbers(box: Any) -> list[float]:
+    """The four numbers of a box; empty if it is anything else."""
+    try:
+        x, y, w, h = (float(value) for value in box)
+    except (TypeError, ValueError):
+        return []
+    return [x, y, w, h]
 
 
 def _doubled(values: Iterable[Any]) -> Any:

@@ -105,12 +105,16 @@ def training_batches(
     memory, from which a GPU copies while the CPU goes on.
 
     Raises:
-        UserError: the batch cannot be cut into `world` equal parts, or an image cannot be decoded.
+        UserError: the batch cannot be cut into `world` equal parts, no image has an object (`input.skip_empty`), or
+            an image cannot be decoded.
     """
     size = config.solver.images_per_batch
     if size % world:
         raise UserError(f"solver.images_per_batch is {size}: not a multiple of the {world} processes; change either")
-    portrait = [height > width for width, height in map(dataset.size, range(len(dataset)))]
+    used = [index for index in range(len(dataset)) if not config.input.skip_empty or _has_object(dataset, index)]
+    if not used:
+        raise UserError(f"{dataset.name}: no image with an object above one pixel; set input.skip_empty=false")
+    portrait = [height > width for width, height in map(dataset.size, used)]
     plan = BatchPlan(portrait, size, seed)
     share = size // world
     positions = range(rank * share, (rank + 1) * share)
@@ -118,7 +122,7 @@ def training_batches(
     def samples() -> Iterator[list[Sample]]:
         for iteration in range(start, stop):
             batch = plan.batch(iteration)
-            yield [(batch[position], _sample_seed(seed, iteration, position)) for position in positions]
+            yield [(used[batch[position]], _sample_seed(seed, iteration, position)) for position in positions]
 
     return _load(_Samples(dataset, training(config.input, config.conventions)), samples(), workers, pin)
 
@@ -139,6 +143,11 @@ def evaluation_batches(
     chosen = list(range(len(dataset)) if indices is None else indices)
     batches = ([(index, 0) for index in chosen[i : i + batch_size]] for i in range(0, len(chosen), batch_size))
     return _load(_Samples(dataset, None), batches, workers, pin)
+
+
+def _has_object(dataset: DetectionDataset, index: int) -> bool:
+    boxes = dataset.target(index)["boxes"]
+    return bool((boxes[:, 2:] - boxes[:, :2] > 1).all(dim=1).any())
 
 
 def _sample_seed(seed: int, iteration: int, position: int) -> int:

@@ -1,33 +1,17 @@
-"""Confidence intervals of AP by resampling images, paired between two detectors."""
+"""Confidence intervals by resampling images: of AP, paired between two detectors, and of other statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from cpm_lib.errors import UserError
-from cpm_lib.evaluation.coco import IOU_THRESHOLDS, evaluator_for, threshold_index
+from cpm_lib.evaluation.average_precision import class_matches, judge, weighted_ap
+from cpm_lib.evaluation.coco import IOU_THRESHOLDS, threshold_index
 from cpm_lib.evaluation.ground_truth import Detection, GroundTruth
-
-_RECALL_POINTS = torch.linspace(0.0, 1.0, 101, dtype=torch.float64)
-_CHUNK_ELEMENTS = 4_000_000
-
-
-@dataclass(frozen=True)
-class _ClassMatches:
-    """Detections of one class, best score first, as pycocotools matched them.
-
-    `image` [D]: image number; `hit`, `ignored` [T,D]: true positive, left out; `objects` [I]: objects per image.
-    """
-
-    image: torch.Tensor
-    hit: torch.Tensor
-    ignored: torch.Tensor
-    objects: torch.Tensor
 
 
 def bootstrap_difference(
@@ -54,12 +38,12 @@ def bootstrap_difference(
         Values are None where no image holds an object.
     """
     truth = GroundTruth.of(ground_truth)
-    chosen = _thresholds(metric)
-    side_a, side_b = (_matches(detections, truth, chosen) for detections in (dets_a, dets_b))
+    chosen = IOU_THRESHOLDS[_thresholds(metric)]
+    side_a, side_b = (class_matches(judge(detections, truth, chosen)) for detections in (dets_a, dets_b))
     unit = torch.ones(1, len(truth.image_ids), dtype=torch.float64)
     weights = _draws(len(truth.image_ids), samples, seed)
-    difference = _weighted_ap(side_a, unit) - _weighted_ap(side_b, unit)
-    spread = _weighted_ap(side_a, weights) - _weighted_ap(side_b, weights)
+    difference = weighted_ap(side_a, unit) - weighted_ap(side_b, unit)
+    spread = weighted_ap(side_a, weights) - weighted_ap(side_b, weights)
     return {"difference": _value(difference), **_interval(spread), "samples": samples}
 
 
@@ -94,10 +78,33 @@ def bootstrap_ap(
     For comparing two detectors use `bootstrap_difference`, whose interval is much narrower.
     """
     truth = GroundTruth.of(ground_truth)
-    side = _matches(detections, truth, _thresholds(metric))
+    side = class_matches(judge(detections, truth, IOU_THRESHOLDS[_thresholds(metric)]))
     unit = torch.ones(1, len(truth.image_ids), dtype=torch.float64)
     weights = _draws(len(truth.image_ids), samples, seed)
-    return {"ap": _value(_weighted_ap(side, unit)), **_interval(_weighted_ap(side, weights)), "samples": samples}
+    return {"ap": _value(weighted_ap(side, unit)), **_interval(weighted_ap(side, weights)), "samples": samples}
+
+
+def bootstrap_sums(
+    image: torch.Tensor,
+    values: torch.Tensor,
+    statistic: Callable[[torch.Tensor], torch.Tensor],
+    images: int,
+    samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, float | int | None]:
+    """How far a difference that follows from sums over detections may move if other images had been drawn.
+
+    Args:
+        image: [N] which image each detection is of, 0..images-1.
+        values: [N,K] what is summed.
+        statistic: takes sums [B,K] and gives the difference [B]; NaN where it is undefined.
+
+    Returns:
+        difference, low, high (95 % percentile interval), sd and samples, as `bootstrap_difference`.
+    """
+    sums = torch.zeros(images, values.shape[1], dtype=torch.float64).index_add_(0, image, values.double())
+    spread = statistic(_draws(images, samples, seed) @ sums)
+    return {"difference": _value(statistic(sums.sum(dim=0)[None])), **_interval(spread), "samples": samples}
 
 
 def _thresholds(metric: str) -> list[int]:
@@ -113,76 +120,6 @@ def _draws(images: int, samples: int, seed: int) -> torch.Tensor:
     generator = np.random.default_rng(seed)
     shares = np.full(images, 1.0 / max(images, 1))
     return torch.from_numpy(generator.multinomial(images, shares, size=samples)).double()
-
-
-def _matches(detections: Sequence[Detection], truth: GroundTruth, thresholds: list[int]) -> list[_ClassMatches]:
-    evaluator = evaluator_for(detections, truth, [(0.0, 1e10)], [100])
-    images = len(evaluator.params.imgIds)
-    result = []
-    for k in range(len(evaluator.params.catIds)):
-        cells = list(enumerate(evaluator.evalImgs[k * images : (k + 1) * images]))
-        found = [(number, cell) for number, cell in cells if cell is not None]
-        objects = torch.zeros(images, dtype=torch.float64)
-        for number, cell in found:
-            objects[number] = int(np.count_nonzero(np.asarray(cell["gtIgnore"]) == 0))
-        if not objects.any():
-            continue
-        scores = np.concatenate([np.asarray(cell["dtScores"], dtype=float) for _, cell in found])
-        # The same stable sort as pycocotools, so that equal scores keep its order.
-        order = np.argsort(-scores, kind="mergesort")
-        image = np.concatenate([np.full(len(cell["dtScores"]), number) for number, cell in found])[order]
-        matched = np.concatenate([cell["dtMatches"] for _, cell in found], axis=1)[thresholds][:, order] > 0
-        ignored = np.concatenate([cell["dtIgnore"] for _, cell in found], axis=1)[thresholds][:, order] > 0
-        result.append(
-            _ClassMatches(
-                image=torch.from_numpy(image.astype(np.int64)),
-                hit=torch.from_numpy(matched & ~ignored),
-                ignored=torch.from_numpy(ignored),
-                objects=objects,
-            )
-        )
-    return result
-
-
-def _weighted_ap(classes: list[_ClassMatches], weights: torch.Tensor) -> torch.Tensor:
-    """AP in 0..100 for each row of image counts `weights` [B,I]; NaN where no object is drawn. Equal to
-    pycocotools for counts of one."""
-    if not classes:
-        return torch.full((len(weights),), float("nan"), dtype=torch.float64)
-    per_class = torch.stack([_class_ap(matches, weights) for matches in classes])
-    return 100.0 * torch.nanmean(per_class, dim=0)
-
-
-def _class_ap(matches: _ClassMatches, weights: torch.Tensor) -> torch.Tensor:
-    objects = weights @ matches.objects
-    chunk = max(1, _CHUNK_ELEMENTS // max(1, len(matches.image)))
-    parts = [
-        _chunk_ap(matches, part[:, matches.image], total)
-        for part, total in zip(weights.split(chunk), objects.split(chunk), strict=True)
-    ]
-    return torch.where(objects > 0, torch.cat(parts), torch.nan)
-
-
-def _chunk_ap(matches: _ClassMatches, counts: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
-    """Mean over IoU thresholds and recall points, for counts [B,D] of each detection and objects [B]."""
-    total = torch.zeros(len(counts), dtype=torch.float64)
-    # Only crowds make a detection ignored, so nearly always one cumulative sum serves all thresholds.
-    shared = None if matches.ignored.any() else counts.cumsum(dim=1)
-    for hit, ignored in zip(matches.hit, matches.ignored, strict=True):
-        column = hit.nonzero()[:, 0]
-        if not len(column):
-            continue
-        # Precision and recall only have to be known at hits: recall rises there and precision peaks there.
-        found = counts[:, column].cumsum(dim=1)
-        seen = (counts * ~ignored).cumsum(dim=1) if shared is None else shared
-        precision = found / (seen[:, column] + np.spacing(1))
-        envelope = precision.flip(1).cummax(dim=1).values.flip(1)
-        recall = found / objects.clamp(min=1.0)[:, None]
-        place = torch.searchsorted(recall, _RECALL_POINTS.expand(len(counts), -1).contiguous())
-        reached = place < len(column)
-        values = envelope.gather(1, place.clamp(max=len(column) - 1))
-        total += torch.where(reached, values, 0.0).mean(dim=1)
-    return total / len(matches.hit)
 
 
 def _value(values: torch.Tensor) -> float | None:

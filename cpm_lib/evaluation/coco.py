@@ -22,7 +22,11 @@ _ALL_AREAS = (0.0, 1e10)
 
 
 def evaluate(
-    detections: Sequence[Detection], coco_json_or_dataset: Any, area_limits: Sequence[float] | None = None
+    detections: Sequence[Detection],
+    coco_json_or_dataset: Any,
+    area_limits: Sequence[float] | None = None,
+    *,
+    curves: bool = False,
 ) -> dict[str, Any]:
     """COCO metrics in 0..100; a metric without any object to find is None.
 
@@ -32,9 +36,12 @@ def evaluate(
         coco_json_or_dataset: COCO dict, path of a COCO JSON file, or `DetectionDataset`.
         area_limits: side lengths in pixels that part small, medium and large; default: those of the data set, else
             COCO's (32, 96). As in pycocotools, an object exactly on a limit counts on both sides.
+        curves: adds AP over IoU thresholds (Fig. 8a), as a whole and by object size (Fig. 8b), from the same matching.
 
     Returns:
         AP, AP50, AP60, AP70, AP75, AP80, AP90, APS, APM, APL, AR100, and `per_class`: {class name: AP}.
+        With `curves` also `curves`: "iou", the thresholds 0.5, 0.55, ..., 0.95, and in their order the AP of "all",
+        "small", "medium" and "large" objects, whose means are AP, APS, APM and APL.
 
     Raises:
         UserError: unreadable ground truth; unknown image or label; a value that is not finite.
@@ -55,6 +62,14 @@ def evaluate(
     metrics["per_class"] = {
         truth.names[category]: _mean(precision[:, :, k, 0, -1]) for k, category in enumerate(evaluator.params.catIds)
     }
+    if curves:
+        metrics["curves"] = {
+            "iou": IOU_THRESHOLDS.round(2).tolist(),
+            **{
+                size: [_mean(values) for values in precision[:, :, :, position, -1]]
+                for position, size in enumerate(("all", "small", "medium", "large"))
+            },
+        }
     return metrics
 
 
@@ -63,11 +78,12 @@ def evaluator_for(
     truth: GroundTruth,
     areas: Sequence[tuple[float, float]],
     max_detections: Sequence[int],
+    thresholds: np.ndarray = IOU_THRESHOLDS,
 ) -> COCOeval:
-    """A pycocotools evaluator whose matching is done (`evalImgs`), silent on standard output."""
+    """A pycocotools evaluator whose matching at IoU `thresholds` is done (`evalImgs`), silent on standard output."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = COCOeval(truth.to_coco(), truth.results(detections), "bbox")
-        evaluator.params.iouThrs = IOU_THRESHOLDS
+        evaluator.params.iouThrs = thresholds
         evaluator.params.areaRng = [list(area) for area in areas]
         evaluator.params.areaRngLbl = ["all", "small", "medium", "large"][: len(areas)]
         evaluator.params.maxDets = list(max_detections)

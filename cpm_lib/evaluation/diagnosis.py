@@ -2,133 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from cpm_lib.boxes import extend_regions
-from cpm_lib.errors import UserError
-from cpm_lib.evaluation.ground_truth import Detection, GroundTruth
-
-PARTS = ("cls_scores", "iou_scores", "rsm_scores", "scores")
-
-
-@dataclass(frozen=True)
-class Matches:
-    """Every detection of a data set with the object of its class that it overlaps most.
-
-    Attributes:
-        image_ids: [N] image of each detection.
-        rows: [N] its position within that image's detections.
-        boxes, gt_boxes: [N,4] xyxy in pixels; `gt_boxes` is NaN where the image has no object of the class.
-        scores: [N]; labels: [N].
-        ious: [N] true IoU in 0..1; 0 where there is no object of the class.
-        gt_index: [N] position in the ground truth's `annotations`; -1 where there is none.
-    """
-
-    image_ids: Tensor
-    rows: Tensor
-    boxes: Tensor
-    gt_boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    ious: Tensor
-    gt_index: Tensor
-
-    def __len__(self) -> int:
-        return len(self.ious)
-
-    def select(self, mask: Tensor) -> Matches:
-        """The detections where `mask` [N] holds."""
-        return Matches(**{name: getattr(self, name)[mask] for name in self.__dataclass_fields__})
-
-
-def match(detections: Sequence[Detection], ground_truth: Any, *, boxes: str = "boxes") -> Matches:
-    """Best IoU of every detection with an object of its class; crowds are left out.
-
-    Several detections may share an object: this measures how well a box fits, not what AP counts.
-
-    Args:
-        detections: as for `evaluate`.
-        ground_truth: COCO dict, path or `DetectionDataset`.
-        boxes: which boxes to measure, e.g. "proposals" for what entered the first stage.
-    """
-    truth = GroundTruth.of(ground_truth)
-    by_image: dict[int, list[int]] = {}
-    for index, annotation in enumerate(truth.annotations):
-        if not annotation.get("iscrowd", 0):
-            by_image.setdefault(annotation["image_id"], []).append(index)
-    parts: list[tuple[Tensor, ...]] = []
-    for image_id, detection in truth.assign_images(detections):
-        indices = by_image.get(image_id, [])
-        found = torch.as_tensor(detection[boxes]).detach().cpu().float().reshape(-1, 4)
-        labels = torch.as_tensor(detection["labels"]).cpu().reshape(-1)
-        xywh = torch.tensor([truth.annotations[i]["bbox"] for i in indices], dtype=torch.float64).reshape(-1, 4)
-        # A last row stands for "no object", so that images and classes without objects need no branch.
-        objects = torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], dim=1).float()
-        objects = torch.cat([objects, torch.full((1, 4), torch.nan)])
-        categories = torch.tensor([truth.annotations[i]["category_id"] for i in indices] + [-1])
-        wanted = torch.tensor([truth.category(int(label), image_id) for label in labels], dtype=torch.int64)
-        overlap = box_iou(found, objects).nan_to_num(0.0)
-        overlap = torch.where(wanted[:, None] == categories[None, :], overlap, -1.0)
-        overlap[:, -1] = -0.5
-        best, place = overlap.max(dim=1)
-        parts.append(
-            (
-                torch.full((len(found),), image_id),
-                torch.arange(len(found)),
-                found,
-                objects[place],
-                torch.as_tensor(detection["scores"]).detach().cpu().float().reshape(-1),
-                labels,
-                best.clamp(min=0.0),
-                torch.tensor([*indices, -1])[place],
-            )
-        )
-    if not parts:
-        none, integers, four = torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4)
-        parts = [(integers, integers, four, four, none, integers, none, integers)]
-    return Matches(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-def score_correlation(scores: Tensor, ious: Tensor, bins: int = 10) -> dict[str, float | int | None]:
-    """How well a score knows the quality of its box.
-
-    Args:
-        scores, ious: [N] each, 0..1.
-        bins: equal score intervals over 0..1 for the calibration error.
-
-    Returns:
-        pearson and spearman in -1..1 (None if undefined: fewer than 2 values, or one side constant);
-        calibration_error: mean over detections of |mean score - mean IoU| of their score bin; n.
-    """
-    x, y = scores.detach().double().reshape(-1), ious.detach().double().reshape(-1)
-    bin_of = (x * bins).long().clamp(0, bins - 1)
-    gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_of, x - y)
-    return {
-        "pearson": _pearson(x, y),
-        "spearman": _pearson(_ranks(x), _ranks(y)),
-        "calibration_error": float(gap.abs().sum() / len(x)) if len(x) else None,
-        "n": len(x),
-    }
-
-
-def _pearson(x: Tensor, y: Tensor) -> float | None:
-    if len(x) < 2 or bool((x == x[0]).all()) or bool((y == y[0]).all()):
-        return None
-    return float(torch.corrcoef(torch.stack([x, y]))[0, 1])
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """Ranks from 0; equal values share their mean rank."""
-    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double() - 1
-    return (last - (counts.double() - 1) / 2)[inverse]
+from cpm_lib.evaluation.calibration import score_correlation
+from cpm_lib.evaluation.ground_truth import Detection
+from cpm_lib.evaluation.matching import match, paired_iou, regions, score_columns
 
 
 def border_positions(rois: Tensor, gt: Tensor) -> Tensor:
@@ -173,51 +57,53 @@ def coverage(rois: Tensor, gt: Tensor, mapping_ratio: float, *, grid: int = 3) -
     return Coverage(points, borders)
 
 
-def score_by_truncation(
+def borders_by_stage(
     detections: Sequence[Detection],
     ground_truth: Any,
     *,
-    by: Literal["truncation", "occlusion", "either"] = "either",
-    min_iou: float = 0.8,
-    edges: Sequence[float] = (0.0, 0.1, 0.3, 1.0),
-) -> list[dict[str, float | int | None]]:
-    """Mean scores of well placed detections, grouped by how much of the object is missing (Sec. 3.3.2, Fig. 6).
+    ratios: Sequence[float] = (1.0, 1.25, 1.5, 2.0),
+    min_iou: float = 0.5,
+) -> list[dict[str, Any]]:
+    """Where the ground truth's borders lie relative to the RoI that enters each stage (Fig. 1 top, Sec. 3.2).
+
+    The proposal decides which object a RoI belongs to, and whether it counts; all stages speak of the same RoIs.
 
     Args:
-        detections: as for `evaluate`; parts (`cls_scores`, `iou_scores`, `rsm_scores`) are averaged where present.
-        ground_truth: its annotations carry `truncation` and `occlusion`, shares in 0..1 of the full object.
-        by: which share groups; "either" takes the larger one.
-        min_iou: only detections whose true IoU is above it, so that groups differ in completeness, not in fit.
-        edges: group limits; the first group holds complete objects (share <= edges[0]), the others (low, high].
+        detections: as `predict` gives them: with `proposals`, and `stage_boxes` where there are several stages.
+        ratios: mapping ratios whose reach is measured.
+        min_iou: least IoU of a proposal with its object.
 
     Returns:
-        One dict per group: low, high, n, iou (mean true IoU) and the mean of each score present; None where n = 0.
-
-    Raises:
-        UserError: the annotations carry no such share.
+        One dict per region, in order: "region" ("proposal" enters stage 1, "stage1" stage 2, ...; "final" is the
+        output), n, iou (mean with the object); "coverage" as in `misalignment`; "outside", the mean share 0..1 of
+        RoIs beyond whose left, top, right and bottom side the object reaches, and "needed_ratio": the mapping
+        ratio that would show all four borders of 50, 90 and 99 % of the RoIs ("p50", "p90", "p99"; at least 1).
+        Values are None without a RoI.
     """
-    truth = GroundTruth.of(ground_truth)
-    matches = match(detections, truth)
-    matches_good = (matches.ious > min_iou) & (matches.gt_index >= 0)
-    keys = ("truncation", "occlusion") if by == "either" else (by,)
-    missing = [key for key in keys if any(key not in annotation for annotation in truth.annotations)]
-    if missing:
-        raise UserError(f"ground truth: annotations without '{missing[0]}'; use data that records it, such as shapes:")
-    shares = torch.tensor([max(float(a[key]) for key in keys) for a in truth.annotations] + [0.0])
-    share = shares[matches.gt_index]
-    columns = {"iou": matches.ious}
-    for part in PARTS:
-        if detections and all(part in detection for detection in detections):
-            # `match` keeps the order of the detections, so the concatenated parts line up with it.
-            columns[part] = torch.cat([torch.as_tensor(detection[part]).cpu().float() for detection in detections])
-    limits = [(-1.0, edges[0]), *itertools.pairwise(edges)]
-    groups: list[dict[str, float | int | None]] = []
-    for low, high in limits:
-        chosen = matches_good & (share > low) & (share <= high)
-        n = int(chosen.sum())
-        means = {name: float(values[chosen].mean()) if n else None for name, values in columns.items()}
-        groups.append({"low": max(low, 0.0), "high": high, "n": n, **means})
-    return groups
+    entering = match(detections, ground_truth, boxes="proposals")
+    kept = (entering.ious >= min_iou) & (entering.gt_index >= 0)
+    objects = entering.gt_boxes[kept]
+    rows = []
+    for name, boxes in regions(detections).items():
+        rois = boxes[kept]
+        positions = border_positions(rois, objects)
+        beyond = torch.cat([-positions[:, :2], positions[:, 2:] - 1], dim=1)
+        beyond = beyond[beyond.isfinite().all(dim=1)]
+        needed = 1 + 2 * beyond.clamp(min=0).amax(dim=1)
+        rows.append(
+            {
+                "region": name,
+                "n": len(rois),
+                "iou": _mean(paired_iou(rois, objects)),
+                "coverage": [_coverage(rois, objects, ratio) for ratio in ratios],
+                "outside": [_mean(side) for side in (beyond > 0).float().unbind(dim=1)],
+                "needed_ratio": {
+                    f"p{percent}": float(needed.quantile(percent / 100)) if len(needed) else None
+                    for percent in (50, 90, 99)
+                },
+            }
+        )
+    return rows
 
 
 def misalignment(
@@ -241,26 +127,27 @@ def misalignment(
     """
     entering = match(detections, ground_truth, boxes="proposals")
     entering = entering.select(entering.ious >= min_iou)
-    shares = []
-    for ratio in ratios:
-        inside = coverage(entering.boxes, entering.gt_boxes, ratio)
-        shares.append(
-            {
-                "ratio": ratio,
-                "points": _mean(inside.points),
-                "borders": _mean(inside.borders),
-                "all_borders": _mean((inside.borders == 1).float()),
-            }
-        )
+    final = match(detections, ground_truth)
     correlations = {}
-    for name in PARTS:
-        if all(name in detection for detection in detections):
-            scored = [{**detection, "scores": detection[name]} for detection in detections]
-            final = match(scored, ground_truth)
-            final = final.select(final.ious >= min_iou)
-            full = score_correlation(final.scores, final.ious)
-            correlations[name] = {key: full[key] for key in ("pearson", "spearman")}
-    return {"n": len(entering), "coverage": shares, "correlation": correlations}
+    for name, scores in score_columns(detections).items():
+        kept = final.ious >= min_iou
+        full = score_correlation(scores[kept], final.ious[kept])
+        correlations[name] = {key: full[key] for key in ("pearson", "spearman")}
+    return {
+        "n": len(entering),
+        "coverage": [_coverage(entering.boxes, entering.gt_boxes, ratio) for ratio in ratios],
+        "correlation": correlations,
+    }
+
+
+def _coverage(rois: Tensor, gt: Tensor, ratio: float) -> dict[str, float | None]:
+    inside = coverage(rois, gt, ratio)
+    return {
+        "ratio": ratio,
+        "points": _mean(inside.points),
+        "borders": _mean(inside.borders),
+        "all_borders": _mean((inside.borders == 1).float()),
+    }
 
 
 def _mean(values: Tensor) -> float | None:

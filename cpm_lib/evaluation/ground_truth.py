@@ -13,6 +13,7 @@ import torch
 from pycocotools.coco import COCO
 
 from cpm_lib.errors import UserError
+from cpm_lib.files import write_atomic
 
 Detection = dict[str, Any]
 COCO_AREA_LIMITS = (32.0, 96.0)
@@ -57,7 +58,7 @@ class GroundTruth:
         small, large = getattr(source, "area_limits", COCO_AREA_LIMITS) if area_limits is None else area_limits
         return cls(
             image_ids=list(ids) if ids is not None else [image["id"] for image in coco["images"]],
-            annotations=coco.get("annotations") or [],
+            annotations=getattr(source, "judged", coco.get("annotations")) or [],
             categories=categories,
             label_to_category=dict(getattr(source, "label_to_category", by_id)),
             area_limits=(float(small), float(large)),
@@ -91,6 +92,23 @@ class GroundTruth:
         Raises:
             UserError: a label without category, a box that is not finite, or nothing but NaN scores.
         """
+        return _indexed(self, self._result_annotations(detections))
+
+    def write_results(self, path: str | Path, detections: Sequence[Detection]) -> Path:
+        """Write detections as COCO's server and pycocotools' `loadRes` take them, each an image_id, category_id,
+        bbox (xywh) and score. A NaN score, which JSON does not know, becomes 0.
+
+        Raises:
+            UserError: as `results`, or the file cannot be written.
+        """
+        keys = ("image_id", "category_id", "bbox", "score")
+        content = [{key: found[key] for key in keys} for found in self._result_annotations(detections)]
+        for entry in content:
+            if math.isnan(entry["score"]):
+                entry["score"] = 0.0
+        return write_atomic(path, json.dumps(content, allow_nan=False) + "\n")
+
+    def _result_annotations(self, detections: Sequence[Detection]) -> list[dict[str, Any]]:
         annotations: list[dict[str, Any]] = []
         for image_id, detection in self.assign_images(detections):
             boxes = torch.as_tensor(detection["boxes"]).detach().cpu().double().reshape(-1, 4)
@@ -121,7 +139,7 @@ class GroundTruth:
         # Single NaN scores are legal and rank last: the official conventions' unclamped fused score has them.
         if annotations and all(math.isnan(annotation["score"]) for annotation in annotations):
             raise UserError("detections: every score is NaN; the training of this checkpoint diverged")
-        return _indexed(self, annotations)
+        return annotations
 
     def category(self, label: int, image_id: int) -> int:
         """The category id of a model label; UserError if the data has no such class."""

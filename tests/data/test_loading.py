@@ -100,6 +100,16 @@ def test_images_without_objects_are_trained_on(mixed: DetectionDataset) -> None:
     assert empty and all(target["boxes"].shape == (0, 4) for target in empty)
 
 
+def test_images_without_objects_can_be_left_out(mixed: DetectionDataset) -> None:
+    config = CONFIG.override({"input.skip_empty": True})
+    shown = [target for batch in training_batches(mixed, config, seed=0, stop=12) for target in batch[1]]
+    # Every third image has no box (see the fixture).
+    assert {target["image_id"] for target in shown} == {index + 1 for index in range(23) if index % 3}
+    mixed._boxes[:, 2] = mixed._boxes[:, 0] + 1  # one pixel wide
+    with pytest.raises(UserError, match="mixed: no image with an object"):
+        next(training_batches(mixed, config, seed=0, stop=1))
+
+
 def test_batch_size_must_be_positive(mixed: DetectionDataset) -> None:
     config = dataclasses.replace(CONFIG, solver=dataclasses.replace(CONFIG.solver, images_per_batch=0))
     with pytest.raises(UserError, match="must be at least 1"):

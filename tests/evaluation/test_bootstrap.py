@@ -9,6 +9,7 @@ import torch
 
 from cpm_lib.errors import UserError
 from cpm_lib.evaluation import bootstrap, bootstrap_ap, bootstrap_difference, evaluate
+from cpm_lib.evaluation.average_precision import class_matches, judge, weighted_ap
 from cpm_lib.evaluation.ground_truth import GroundTruth
 from tests.evaluation.samples import make
 
@@ -37,7 +38,7 @@ def test_counts_equal_a_data_set_with_duplicated_images() -> None:
     truth = GroundTruth.of(coco)
     order = sorted(range(15), key=lambda i: truth.image_ids[i])
     weights = torch.tensor([[counts[i] for i in order]], dtype=torch.float64)
-    weighted = bootstrap._weighted_ap(bootstrap._matches(detections, truth, list(range(10))), weights)
+    weighted = weighted_ap(class_matches(judge(detections, truth)), weights)
     # Copies of a hit step up one after the other in the real data set and at once in the weighted one.
     # Precision within such a step is the only difference.
     assert float(weighted) == pytest.approx(evaluate(repeated, larger)["AP"], abs=0.2)

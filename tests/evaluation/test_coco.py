@@ -16,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from cpm_lib.errors import UserError
 from cpm_lib.evaluation import evaluate, rescore, rows
+from tests.evaluation import samples
 from tests.evaluation.samples import CATEGORY_IDS, make
 
 
@@ -103,6 +104,30 @@ def test_area_limits_are_side_lengths() -> None:
 
     assert [found(side, None) for side in (31, 33, 95, 97)] == ["S", "M", "M", "L"]
     assert [found(side, (10, 40)) for side in (9, 11, 39, 41)] == ["S", "M", "M", "L"]
+
+
+def test_curves_come_from_the_same_evaluation() -> None:
+    coco, detections = make()
+    metrics = evaluate(detections, coco, (50, 80), curves=True)
+    curves = metrics.pop("curves")
+    assert metrics == evaluate(detections, coco, (50, 80))
+    assert curves["iou"] == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+    assert [curves["all"][k] for k in (0, 2, 4, 5, 6, 8)] == [metrics[f"AP{p}"] for p in (50, 60, 70, 75, 80, 90)]
+    for size, name in (("all", "AP"), ("small", "APS"), ("medium", "APM"), ("large", "APL")):
+        assert sum(curves[size]) / 10 == pytest.approx(metrics[name])
+
+
+def test_curves_by_hand() -> None:
+    """A small object found by IoU 0.8, a large one by 0.62; nothing of medium size to find."""
+    boxes = [[0, 0, 10, 10], [100, 0, 200, 100]]
+    coco = samples.truth(*(samples.annotation(1, 1, box) for box in boxes), classes=1)
+    found = [samples.detection([[0, 0, 10, 8], [100, 0, 200, 62]], [0.9, 0.8], [1, 1])]
+    curves = evaluate(found, coco, curves=True)["curves"]
+    assert curves["small"] == pytest.approx([100] * 7 + [0] * 3)
+    assert curves["large"] == pytest.approx([100] * 3 + [0] * 7)
+    assert curves["medium"] == [None] * 10
+    # Alone, the small one is half of the objects: 51 of 101 recall points.
+    assert curves["all"] == pytest.approx([100] * 3 + [100 * 51 / 101] * 4 + [0] * 3)
 
 
 def test_data_set_brings_mapping_order_and_limits(tmp_path: Path) -> None:

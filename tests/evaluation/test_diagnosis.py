@@ -10,12 +10,17 @@ import torch
 from cpm_lib.errors import UserError
 from cpm_lib.evaluation import (
     border_positions,
+    borders_by_stage,
     coverage,
     match,
     misalignment,
+    regions,
     score_by_truncation,
+    score_columns,
     score_correlation,
 )
+from tests.evaluation import samples
+from tests.evaluation.samples import truth
 
 
 def annotation(image: int, category: int, box: list[float], **extra: Any) -> dict[str, Any]:
@@ -138,7 +143,7 @@ def test_score_by_truncation() -> None:
 
 def test_misalignment_in_numbers() -> None:
     """One object, its proposal a quarter of a side too far left: the right border is outside until the ratio is 2."""
-    truth = {
+    coco = {
         "images": [{"id": 1, "width": 200, "height": 200}],
         "categories": [{"id": 1, "name": "thing"}],
         "annotations": [
@@ -153,9 +158,69 @@ def test_misalignment_in_numbers() -> None:
         "cls_scores": torch.tensor([0.9]),
         "image_id": 1,
     }
-    measured = misalignment([detection], truth)
+    measured = misalignment([detection], coco)
     assert measured["n"] == 1
     without, *_, twice = measured["coverage"]
     assert (without["ratio"], without["borders"], without["all_borders"]) == (1, 0.75, 0)
     assert (twice["ratio"], twice["all_borders"]) == (2, 1)
     assert set(measured["correlation"]) == {"cls_scores", "scores"}
+
+
+def one_object(**parts: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """An object of 10 x 10 pixels whose proposal is 2 pixels too far to the right, and after one stage 1 pixel."""
+    return truth(samples.annotation(1, 1, [0, 0, 10, 10])), [
+        samples.detection(
+            [[0, 0, 10, 10]],
+            [0.9],
+            [1],
+            proposals=[[2, 0, 12, 10]],
+            stage_boxes=[[[1, 0, 11, 10], [0, 0, 10, 10]]],
+            **parts,
+        )
+    ]
+
+
+def test_borders_by_stage() -> None:
+    coco, found = one_object()
+    proposal, stage1, final = borders_by_stage(found, coco)
+    assert [row["region"] for row in (proposal, stage1, final)] == ["proposal", "stage1", "final"]
+    assert {row["n"] for row in (proposal, stage1, final)} == {1}
+    assert [row["iou"] for row in (proposal, stage1, final)] == pytest.approx([8 / 12, 9 / 11, 1])
+    assert [row["outside"] for row in (proposal, stage1, final)] == [[1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    # 0.2 and 0.1 sides beyond the left edge; a region around the same centre grows on both sides.
+    assert [row["needed_ratio"]["p50"] for row in (proposal, stage1, final)] == pytest.approx([1.4, 1.2, 1])
+    borders = [[share["borders"] for share in row["coverage"]] for row in (proposal, stage1, final)]
+    assert borders == [[0.75, 0.75, 1, 1], [0.75, 1, 1, 1], [1, 1, 1, 1]]
+    assert misalignment(found, coco)["coverage"] == proposal["coverage"]
+    # The raw positions of any stage, as the histogram wants them.
+    positions = border_positions(regions(found)["stage1"], torch.tensor([[0.0, 0, 10, 10]]))
+    torch.testing.assert_close(positions, torch.tensor([[-0.1, 0, 0.9, 1]]))
+
+
+def test_borders_by_stage_without_anything() -> None:
+    coco, found = one_object()
+    for rows in (
+        borders_by_stage([], coco),
+        borders_by_stage(found, truth()),
+        borders_by_stage(found, coco, min_iou=0.9),
+    ):
+        for row in rows:
+            assert (row["n"], row["iou"], row["needed_ratio"]["p99"]) == (0, None, None)
+            assert row["outside"] == [None] * 4 and row["coverage"][0]["borders"] is None
+    assert [row["region"] for row in borders_by_stage([], coco)] == ["proposal", "final"]
+    with pytest.raises(UserError, match="proposals"):
+        borders_by_stage([{key: value for key, value in found[0].items() if key != "proposals"}], coco)
+
+
+def test_regions_and_scores_are_columns() -> None:
+    _, [found] = one_object(cls_scores=[0.8], iou_scores=[1.5], rsm_scores=[0.5])
+    seen = regions([found, found])
+    assert list(seen) == ["proposal", "stage1", "final"]
+    assert seen["stage1"].tolist() == [[1, 0, 11, 10]] * 2
+    columns = score_columns([found], gamma=0.5)
+    assert list(columns) == ["cls_scores", "iou_scores", "rsm_scores", "scores", "cls_ism", "cls_rsm", "fused"]
+    # The raw IoU score stays raw, and is clamped to 1 in Eq. 4.
+    assert columns["iou_scores"].tolist() == [1.5]
+    assert columns["cls_ism"].tolist() == pytest.approx([0.8])
+    assert columns["fused"].tolist() == pytest.approx([(0.8 * 0.5) ** 0.5])
+    assert list(score_columns([{"scores": torch.ones(1)}], gamma=0.5)) == ["scores"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from cpm_lib import environment
 from cpm_lib.evaluation import predict
 
 
@@ -46,7 +48,8 @@ class Model(nn.Module):
         ]
 
 
-def test_order_ids_and_mode() -> None:
+def test_order_ids_and_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "has_bfloat16", lambda device: True)
     for precision in ("fp32", "bf16"):
         model = Model(precision).train()
         detections = predict(model, Images(), batch_size=2)
