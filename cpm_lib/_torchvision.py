@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.models.detection._utils import Matcher
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import roi_align as _roi_align
@@ -14,9 +15,7 @@ from torchvision.ops import roi_align as _roi_align
 __all__ = ["FAST_CPU", "Matcher", "RPNHead", "roi_align"]
 
 FAST_CPU = True
-"""Whether RoIAlign on small CPU feature maps runs as two matrix products; False: torchvision always."""
-
-_SMALL_MAP = 64 * 64
+"""Whether RoIAlign on the CPU gathers rows of a channels-last map (`gathered_roi_align`); False: torchvision always."""
 
 
 def roi_align(features: Tensor, rois: Tensor, output_size: int, spatial_scale: float, sampling_ratio: int) -> Tensor:
@@ -29,49 +28,49 @@ def roi_align(features: Tensor, rois: Tensor, output_size: int, spatial_scale: f
     Returns:
         [R, C, output_size, output_size]
     """
-    small = features.shape[-2] * features.shape[-1] <= _SMALL_MAP
-    if FAST_CPU and small and not features.is_cuda and sampling_ratio > 0 and len(rois):
-        return separable_roi_align(features, rois, output_size, spatial_scale, sampling_ratio)
     # In float32 on every device: a coordinate in bfloat16 would be off by several pixels.
-    return _roi_align(features.float(), rois.float(), output_size, spatial_scale, sampling_ratio, aligned=False)
+    features, rois = features.float(), rois.float()
+    if FAST_CPU and not features.is_cuda and sampling_ratio > 0 and len(rois):
+        return gathered_roi_align(features, rois, output_size, spatial_scale, sampling_ratio)
+    return _roi_align(features, rois, output_size, spatial_scale, sampling_ratio, aligned=False)
 
 
-def separable_roi_align(
+def gathered_roi_align(
     features: Tensor, rois: Tensor, output_size: int, spatial_scale: float, sampling_ratio: int
 ) -> Tensor:
-    """`roi_align` as rows x map x columns: bilinear interpolation is a product of two 1-D ones.
+    """`roi_align` as weighted sums of whole pixels: every bin adds 2 x 2 pixels for each of its sampling points.
 
-    Its backward pass is two matrix products as well, where torchvision's CPU kernel scatters one
-    value at a time. Equal to torchvision up to rounding.
+    In a channels-last map all channels of a pixel lie together, so that the CPU reads them as one row and needs no
+    address per channel, in which torchvision's kernel spends its time. Equal to it up to rounding; the result is
+    channels-last too.
     """
     _, channels, height, width = features.shape
-    features = features.float()
-    boxes = rois[:, 1:].float() * spatial_scale
-    rows = _interpolation(boxes[:, 1], boxes[:, 3], height, output_size, sampling_ratio)
-    columns = _interpolation(boxes[:, 0], boxes[:, 2], width, output_size, sampling_ratio)
-    image_of = rois[:, 0].long()
-    order = torch.argsort(image_of, stable=True)
-    counts = torch.bincount(image_of, minlength=len(features)).tolist()
-    pooled = []
-    with torch.autocast(features.device.type, enabled=False):
-        for image, index in enumerate(order.split(counts)):
-            if not len(index):
-                continue
-            stretched = rows[index].reshape(-1, height) @ features[image].transpose(0, 1).reshape(height, -1)
-            stretched = stretched.view(len(index), output_size * channels, width)
-            both = stretched @ columns[index].transpose(1, 2)
-            pooled.append(both.view(len(index), output_size, channels, output_size).transpose(1, 2))
-    return torch.cat(pooled)[torch.argsort(order)]
+    pixels = features.permute(0, 2, 3, 1).reshape(-1, channels)
+    boxes = rois[:, 1:] * spatial_scale
+    rows, row_weights = _neighbours(boxes[:, 1], boxes[:, 3], height, output_size, sampling_ratio)
+    columns, column_weights = _neighbours(boxes[:, 0], boxes[:, 2], width, output_size, sampling_ratio)
+    first_row = rois[:, 0].long()[:, None, None] * height
+    index = ((first_row + rows) * width)[:, :, None, :, None] + columns[:, None, :, None, :]
+    weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
+    terms = (2 * sampling_ratio) ** 2
+    bins = F.embedding_bag(
+        index.reshape(-1, terms), pixels, per_sample_weights=weights.reshape(-1, terms), mode="sum"
+    )  # fmt: skip
+    return bins.view(len(rois), output_size, output_size, channels).permute(0, 3, 1, 2)
 
 
-def _interpolation(low: Tensor, high: Tensor, size: int, bins: int, samples: int) -> Tensor:
-    """Weights [R, bins, size] that average `samples` linear interpolations per bin along one axis."""
+def _neighbours(low: Tensor, high: Tensor, size: int, bins: int, samples: int) -> tuple[Tensor, Tensor]:
+    """Cells below and above each sampling point along one axis, and their shares of the bin, [R, bins, 2 * samples]."""
     bin_length = ((high - low).clamp(min=1.0) / bins)[:, None, None]
     bin_number = torch.arange(bins, device=low.device)[:, None]
     sample = torch.arange(samples, device=low.device) + 0.5
     # In the compiled kernel's order of operations: another order moves the coordinates by a rounding error.
-    at = (low[:, None, None] + bin_number * bin_length + sample * bin_length / samples).flatten(1)
+    at = low[:, None, None] + bin_number * bin_length + sample * bin_length / samples
     inside = (at >= -1.0) & (at <= size)
-    cells = torch.arange(size, device=low.device, dtype=at.dtype)
-    hat = (1 - (at.clamp(0, size - 1)[..., None] - cells).abs()).clamp(min=0) * inside[..., None]
-    return hat.view(len(low), bins, samples, size).mean(dim=2)
+    at = at.clamp(0, size - 1)
+    # Boxes that are not numbers read cell 0 with a share that is not a number.
+    below = at.nan_to_num(nan=0.0).floor()
+    share = at - below
+    cells = torch.stack((below, (below + 1).clamp(max=size - 1)), dim=-1).long()
+    shares = torch.stack((1 - share, share), dim=-1) * inside[..., None] / samples
+    return cells.flatten(2), shares.flatten(2)

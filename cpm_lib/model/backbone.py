@@ -18,11 +18,17 @@ STRIDES = (4, 8, 16, 32, 64)
 """Strides of P2..P6; the RoI heads use P2..P5, the proposals all five."""
 
 
+FOLD_AFFINES = True
+"""Whether a convolution does the frozen affine after it, instead of two more passes over its result."""
+
+
 class FrozenAffine(nn.Module):
     """A frozen, folded BatchNorm: one gain and one bias per channel, never trained (facts 2.1)."""
 
     weight: Tensor
     bias: Tensor
+    folded = False
+    """Whether an `AffineConv` before this can do its work."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -30,8 +36,38 @@ class FrozenAffine(nn.Module):
         self.register_buffer("bias", torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.folded and FOLD_AFFINES:
+            return x
         gain, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         return x * gain[:, None, None] + bias[:, None, None]
+
+
+class AffineConv(nn.Conv2d):
+    """A convolution without bias that does the frozen affine behind it as well: gain in its weights, bias as its own.
+
+    Exact but for rounding, with gradients for the weights as before. The affine stays where it is, and keeps its
+    place in checkpoints.
+    """
+
+    @classmethod
+    def before(cls, affine: FrozenAffine, conv: nn.Conv2d) -> AffineConv:
+        folding = cls(
+            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,  # type: ignore[arg-type]
+            conv.groups, bias=False, device="meta",
+        )  # fmt: skip
+        folding.weight = conv.weight
+        # In a tuple, because as a module of its own it would be saved twice.
+        folding.affine = (affine,)
+        affine.folded = True
+        return folding
+
+    affine: tuple[FrozenAffine]
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not FOLD_AFFINES:
+            return super().forward(input)
+        (affine,) = self.affine
+        return self._conv_forward(input, self.weight * affine.weight[:, None, None, None], affine.bias)
 
 
 class DeformableConv(nn.Module):
@@ -138,6 +174,8 @@ def build_body(config: BackboneConfig) -> SlimResNet | ResNet:
             for layer in (body.layer2, body.layer3, body.layer4):
                 for block in layer:
                     block.conv2 = DeformableConv(block.conv2)
+    if config.norm == "frozen":
+        _fold(body)
     _freeze(body, config.frozen_layers)
     return body
 
@@ -148,6 +186,18 @@ def _stride_in_first_conv(body: ResNet) -> None:
         block = layer[0]
         if isinstance(block, Bottleneck) and block.conv2.groups == 1:
             block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
+
+
+def _fold(module: nn.Module) -> None:
+    """Let every convolution that is followed by a frozen affine do that affine's work."""
+    children = list(module.named_children())
+    norms = {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3", "0": "1"}
+    for name, child in children:
+        affine = getattr(module, norms.get(name, ""), None)
+        if type(child) is nn.Conv2d and isinstance(affine, FrozenAffine):
+            setattr(module, name, AffineConv.before(affine, child))
+        else:
+            _fold(child)
 
 
 def _freeze(body: SlimResNet | ResNet, layers: int) -> None:

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cpm_lib.config import GridConfig
 from cpm_lib.model import grid_points
+from cpm_lib.model.winograd import SmallMapConv
 
 POOL_SIZE = 14
 
@@ -42,7 +43,7 @@ class GridBranch(nn.Module):
         blocks = []
         for number in range(config.convs):
             first = number == 0
-            conv = nn.Conv2d(
+            conv = SmallMapConv(
                 in_channels if first else channels,
                 channels,
                 3,

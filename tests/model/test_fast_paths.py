@@ -1,0 +1,80 @@
+"""The whole detector with and without the CPU's fast paths."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cpm_lib import _torchvision, presets
+from cpm_lib.bench.case import Running, forced
+from cpm_lib.config import Config
+from cpm_lib.model import backbone, winograd
+
+# Narrow, but for the grid branch, whose width decides about its convolutions.
+SETTINGS = {
+    "backbone.name": "resnet50",
+    "backbone.norm": "frozen",
+    "backbone.frozen_layers": 2,
+    "grid.channels_per_point": 32,
+    "grid.convs": 3,
+    "grid.norm_groups": 36,
+}
+
+
+def config() -> Config:
+    return presets.get("cpm", "smoke").override(SETTINGS)
+
+
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_torchvision, "FAST_CPU", False)
+    monkeypatch.setattr(backbone, "FOLD_AFFINES", False)
+    monkeypatch.setattr(winograd, "ENABLED", False)
+
+
+def test_detections_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = Running(forced(config(), "inference", 12, size=(64, 96)))
+    (fast,) = running.detect()
+    plain(monkeypatch)
+    (slow,) = running.detect()
+    assert fast.keys() == slow.keys() and len(fast["boxes"]) == 12
+    assert torch.equal(fast["labels"], slow["labels"])
+    distance = (fast["stage_boxes"] - slow["stage_boxes"]).abs()
+    assert float(distance.median()) < 1e-3 and float(distance.max()) < 0.25
+    for key in ("cls_scores", "iou_scores", "rsm_scores", "scores"):
+        torch.testing.assert_close(fast[key], slow[key], rtol=1e-4, atol=1e-5)
+
+
+def test_losses_and_gradients_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step() -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        running = Running(forced(config(), "training", 4, size=(64, 96)))
+        losses = running.step()
+        gradients = {name: p.grad for name, p in running.model.named_parameters() if p.grad is not None}
+        return {name: float(loss.detach()) for name, loss in losses.items()}, gradients
+
+    losses, gradients = step()
+    plain(monkeypatch)
+    plain_losses, plain_gradients = step()
+    assert losses == pytest.approx(plain_losses, rel=1e-5, abs=1e-7)
+    assert gradients.keys() == plain_gradients.keys()
+    for name, gradient in plain_gradients.items():
+        assert (gradients[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-7, name
+
+
+def test_folded_affines_keep_their_place_in_checkpoints() -> None:
+    model = backbone.Backbone(config().backbone)
+    names = set(model.state_dict())
+    assert {"body.conv1.weight", "body.bn1.weight", "body.bn1.bias", "body.layer1.0.downsample.1.bias"} <= names
+    assert not [name for name in names if "affine" in name]
+    affine, conv = model.body.bn1, model.body.conv1
+    affine.weight.fill_(2.0)
+    affine.bias.fill_(-1.0)
+    pixels = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(
+        affine(conv(pixels)), 2 * torch.nn.functional.conv2d(pixels, conv.weight, stride=2, padding=3) - 1
+    )
+
+
+def test_boxes_that_are_not_numbers_come_out_as_such() -> None:
+    rois = torch.tensor([[0.0, 1.0, 1.0, 9.0, 9.0], [0.0, float("nan"), 1.0, 9.0, 9.0]])
+    pooled = _torchvision.roi_align(torch.ones(1, 2, 8, 8), rois, 7, 0.5, sampling_ratio=2)
+    assert pooled[0].isfinite().all() and pooled[1].isnan().all()

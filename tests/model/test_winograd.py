@@ -1,0 +1,51 @@
+"""Winograd's way gives what the definition of a convolution gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from cpm_lib.model import winograd
+from cpm_lib.model.winograd import SmallMapConv
+
+
+@given(st.integers(1, 3), st.integers(1, 13), st.integers(1, 13), st.integers(1, 5), st.integers(1, 5), st.booleans())
+def test_equals_the_definition(rois: int, height: int, width: int, inputs: int, outputs: int, biased: bool) -> None:
+    generator = torch.Generator().manual_seed(height * 100 + width)
+    maps = torch.randn(rois, inputs, height, width, generator=generator)
+    weight = torch.randn(outputs, inputs, 3, 3, generator=generator)
+    bias = torch.randn(outputs, generator=generator) if biased else None
+    exact = F.conv2d(maps.double(), weight.double(), None if bias is None else bias.double(), padding=1)
+    found = winograd.winograd(maps, weight, bias)
+    assert found.shape == exact.shape
+    assert (found - exact).abs().max() <= 2e-5 * exact.abs().max() + 1e-6
+
+
+def test_one_tile_by_hand() -> None:
+    """A filter that only shifts: every result is the pixel left of it, the first column is padding."""
+    maps = torch.arange(16.0).view(1, 1, 4, 4)
+    shift = torch.zeros(1, 1, 3, 3)
+    shift[0, 0, 1, 0] = 1.0
+    wanted = [[0.0, 0.0, 1.0, 2.0], [0.0, 4.0, 5.0, 6.0], [0.0, 8.0, 9.0, 10.0], [0.0, 12.0, 13.0, 14.0]]
+    torch.testing.assert_close(winograd.winograd(maps, shift, None)[0, 0], torch.tensor(wanted))
+
+
+def test_only_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = torch.randn(2, 256, 7, 7)
+    conv = SmallMapConv(256, 256, 3, padding=1)
+    with torch.no_grad():
+        assert conv.suits(maps)
+        assert not conv.suits(maps[:0]) and not conv.suits(maps.double())
+        assert not SmallMapConv(256, 256, 3, padding=1, stride=2).suits(maps)
+        assert not SmallMapConv(256, 256, 3, padding=2, dilation=2).suits(maps)
+        assert not SmallMapConv(256, 72, 3, padding=1).suits(maps)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not conv.suits(maps)
+        fast = conv(maps)
+        monkeypatch.setattr(winograd, "ENABLED", False)
+        direct = conv(maps)
+        assert (fast - direct).abs().max() <= 2e-5 * direct.abs().max()
+    assert not conv.suits(maps), "a gradient is wanted"
