@@ -85,6 +85,17 @@ def data_shapes(args: argparse.Namespace) -> None:
         print(f"coco:{out / f'annotations_{split}.json'},{out / split}")
 
 
+def data_coco(args: argparse.Namespace) -> None:
+    from cpm_lib.data import coco_download
+
+    if args.download:
+        counts = coco_download.download(args.root, args.splits, keep_archives=args.keep_archives)
+    else:
+        counts = coco_download.check(args.root, args.splits)
+    for split, count in counts.items():
+        print(f"coco:{args.root},{split} ({count:,} images)")
+
+
 def data_check(args: argparse.Namespace) -> int:
     import dataclasses
 
@@ -102,21 +113,36 @@ def data_check(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> None:
     # First of all, and before the slow imports: most mistakes are made here.
-    config = _config(args)
+    usual = _usual_training(args)
+    config = usual.override_text(args.set)
+    from cpm_lib import environment
+    from cpm_lib.data import inspection
     from cpm_lib.training import distributed, optimisation
     from cpm_lib.training import train as run
     from cpm_lib.training.run_folder import RunFolder
 
     if args.iterations is not None:
         config = optimisation.with_iterations(config, args.iterations).override_text(args.set)
-    distributed.start(args.device)
+    given = any(assignment.partition("=")[0].strip() == "solver.lr" for assignment in args.set)
+    config, reason = optimisation.scaled_to_batch(config, usual.solver, given)
+    if args.deterministic:
+        environment.make_deterministic()
+    device = distributed.start(args.device)
+    resume = args.resume or distributed.restarted()
     try:
         # Before the data, which may take minutes to read or make.
-        distributed.on_main(lambda: RunFolder(args.out).check(args.resume))
+        distributed.on_main(lambda: RunFolder(args.out, tensorboard=args.tensorboard).check(resume))
+        if distributed.is_main():
+            print(reason)
         data = _open(args.data, args.strict)
         val = _open(args.val, args.strict) if args.val else None
         if val is not None and val.classes != data.classes:
             raise UserError(_class_difference("--data", data.classes, "--val", val.classes))
+        if val is not None and distributed.is_main() and (untrained := inspection.untrained(data, val)):
+            print(
+                f"warning: no object of {', '.join(untrained)} in --data to learn from, though --val has some",
+                file=sys.stderr,
+            )
         run(
             config,
             data,
@@ -124,10 +150,11 @@ def train(args: argparse.Namespace) -> None:
             val=val,
             seed=args.seed,
             init=args.init,
-            resume=args.resume,
-            workers=args.workers,
-            device=args.device,
+            resume=resume,
+            workers=_workers(args, device),
+            device=device,
             log_every=args.log_every,
+            tensorboard=args.tensorboard,
         )
     finally:
         distributed.stop()
@@ -135,10 +162,11 @@ def train(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     from cpm_lib import evaluation
-    from cpm_lib.training import checkpoint, distributed
+    from cpm_lib.training import checkpoint, distributed, sharding
 
     if args.tta and args.stages == "all":
         raise UserError("--tta merges the boxes of the last stage, so --stages all has no other rows; leave one out")
+    device = distributed.start(args.device)
     card = checkpoint.read_card(args.checkpoint)
     data = _open(args.data, args.strict)
     if data.classes != card.classes:
@@ -148,14 +176,18 @@ def evaluate(args: argparse.Namespace) -> None:
         overrides["scoring.gamma"] = args.gamma
     if args.rois is not None:
         overrides["conventions.rois_at_test"] = args.rois or None
-    device = distributed.start(args.device)
     model = checkpoint.load(args.checkpoint, device=device, overrides=overrides)
     gamma = card.config.scoring.gamma if args.gamma is None else args.gamma
-    passes: dict[str, Any] = {"batch_size": args.batch, "device": device, "workers": args.workers}
+    passes: dict[str, Any] = {"batch_size": args.batch, "device": device, "workers": _workers(args, device)}
     if args.tta:
-        detections = evaluation.predict_augmented(model, data, soft_nms=args.soft_nms or "linear", **passes)
-    else:
-        detections = evaluation.predict(model, data, **passes)
+        passes |= {"predictor": evaluation.predict_augmented, "soft_nms": args.soft_nms or "linear"}
+    try:
+        detections = sharding.predict(model, data, **passes)
+    finally:
+        main = distributed.is_main()
+        distributed.stop()
+    if not main:
+        return
     rows = evaluation.rows(detections, gamma, clamp=card.config.conventions.ism_clamp)
     differences = evaluation.paired_differences(rows, data) if args.stages == "all" else {}
     if args.tta:
@@ -166,6 +198,8 @@ def evaluate(args: argparse.Namespace) -> None:
         rows[-1] = (stage, score, [_soft_nms(found, args.soft_nms) for found in final])
     if args.stages != "all":
         rows = rows[-1:]
+    if args.results:
+        evaluation.GroundTruth.of(data).write_results(args.results, rows[-1][2])
     table = []
     for stage, score, found in rows:
         metrics = evaluation.evaluate(found, data, data.area_limits)
@@ -221,6 +255,43 @@ def convert(args: argparse.Namespace) -> None:
             print(f"{name.replace('_', ' ')}: {', '.join(record[name])}")
 
 
+def ablate(args: argparse.Namespace) -> None:
+    if args.names == ["report"] and not args.list:
+        return _ablate_report(args)
+    if args.update:
+        raise UserError("--update belongs to the report: cpm ablate report --update")
+    if not args.list and not args.names:
+        raise UserError("say what to run, e.g. cpm ablate table4; cpm ablate --list tells what there is")
+    from cpm_lib import ablation
+    from cpm_lib.ablation import tables
+
+    experiments = [ablation.get(name) for name in args.names]
+    if args.list:
+        rows = ablation.listing(args.profile, args.data, args.seeds)
+        if not _json(args, rows):
+            columns = ("name", "table", "level", "profile", "rows", "seeds", "created", "cost", "status")
+            _table([list(columns)] + [[_text(row[column]) for column in columns] for row in rows], left=2)
+        return None
+    setting = ablation.Setting.open(args.profile, args.data, args.runs)
+    found = []
+    for experiment in experiments:
+        found.append(tables.content(experiment, ablation.run(experiment, setting, args.seeds)))
+        if args.json != "-":
+            print("\n".join(tables.lines(found[-1])), flush=True)
+    _json(args, found)
+    return None
+
+
+def _ablate_report(args: argparse.Namespace) -> None:
+    from cpm_lib import ablation
+    from cpm_lib.ablation import report
+
+    if args.update:
+        print(f"{ablation.write_statuses()} entries of data/claims.json changed", file=sys.stderr)
+    if not _json(args, report.entries()):
+        print("\n".join(report.lines()))
+
+
 def plot(args: argparse.Namespace) -> None:
     import io
 
@@ -229,22 +300,87 @@ def plot(args: argparse.Namespace) -> None:
     from cpm_lib.training.run_folder import RunFolder
 
     folder = RunFolder(args.run_folder)
-    folder.read()
+    described = folder.read()
     metrics = folder.records("metrics")
     if not metrics:
         raise UserError(f"{args.run_folder}: no iteration is written down yet; train some more")
+    source = described.get("data", {}).get("name", "unknown data")
+    title = f"{described.get('preset', 'run')} on {source}, {len(metrics):,} iterations"
     image = io.BytesIO()
-    figures.training_curves(metrics, folder.records("evaluations")).savefig(image, format="png")
+    figures.training_curves(metrics, folder.records("evaluations"), title=title).savefig(image, format="png")
     print(write_atomic(folder.path / "curves.png", image.getvalue()))
+
+
+def bench_detectors(args: argparse.Namespace) -> None:
+    # First of all, and before the slow imports: most mistakes are made here.
+    config, against, names = _config(args), None, None
+    if args.against != "torchvision":
+        against = _config(args, args.against, args.against_set)
+        if against.preset == config.preset:
+            ours, theirs = (" ".join([config.preset, *settings]) for settings in (args.set, args.against_set))
+            names = (ours, theirs if theirs != ours else f"{theirs} again")
+    elif args.against_set:
+        raise UserError("--against-set changes another preset of ours; name it with --against")
+    from cpm_lib import bench
+    from cpm_lib.training import distributed
+
+    options: dict[str, Any] = {"size": args.size and tuple(args.size), "batch": args.batch, "precision": args.dtype}
+    options |= {"device": distributed.start(args.device), "rois": args.rois, "repeats": args.repeats}
+    with bench.threads(args.threads):
+        if args.work == "inference" and args.sweep:
+            content = bench.sweep(config, args.sweep, **options)
+        else:
+            own = args.work == "inference" and args.own_settings
+            content = bench.versus(args.work, config, against, names=names, own=own, memory=args.memory, **options)
+    _bench_result(args, content)
+
+
+def bench_targets(args: argparse.Namespace) -> int:
+    config = _config(args)
+    from cpm_lib import bench
+    from cpm_lib.training import distributed
+
+    device = distributed.start(args.device)
+    with bench.threads(args.threads):
+        content = bench.targets(config, rois=args.rois, repeats=args.repeats, device=device)
+    _bench_result(args, content)
+    return 1 if any(row.get("equal") is False for row in content["rows"]) else 0
+
+
+def bench_loading(args: argparse.Namespace) -> None:
+    config = _config(args)
+    from cpm_lib import bench
+
+    with bench.threads(args.threads):
+        data = _open(args.source, args.strict)
+        options = {"workers": args.workers, "batches": args.batches, "repeats": args.repeats}
+        content = bench.loading(config, data, **options)
+    _bench_result(args, content)
 
 
 # ---- shared by the commands
 
 
-def _config(args: argparse.Namespace) -> Config:
+def _config(args: argparse.Namespace, preset: str | None = None, settings: Sequence[str] | None = None) -> Config:
     from cpm_lib import presets
 
-    return presets.get(args.preset, args.profile, conventions=args.conventions).override_text(args.set)
+    config = presets.get(preset or args.preset, args.profile, conventions=args.conventions)
+    return config.override_text(args.set if settings is None else settings)
+
+
+def _usual_training(args: argparse.Namespace) -> Config:
+    """The settings of the preset; without ``--preset`` those of the checkpoint that ``--init`` starts from."""
+    if args.preset is not None:
+        from cpm_lib import presets
+
+        return presets.get(args.preset, args.profile or "paper", conventions=args.conventions or "corrected")
+    if args.init is None:
+        raise UserError("give --preset NAME, or --init CKPT to train with the settings of that checkpoint")
+    if args.profile is not None or args.conventions is not None:
+        raise UserError("without --preset all settings are the checkpoint's; leave out --profile and --conventions")
+    from cpm_lib.training import checkpoint
+
+    return checkpoint.read_card(args.init).config.override({"backbone.pretrained": False})
 
 
 def _side(switch: str, value: Any) -> str:
@@ -253,6 +389,18 @@ def _side(switch: str, value: Any) -> str:
 
     sides = [name for name, conventions in CONVENTIONS.items() if getattr(conventions, switch) == value]
     return {0: "of its own", 1: sides[0] if sides else "", 2: "the same in both"}[len(sides)]
+
+
+def _workers(args: argparse.Namespace, device: Any) -> int:
+    """Processes that read images: as asked; else a GPU gets up to four, within its share of the cores."""
+    import os
+
+    from cpm_lib.training import distributed
+
+    if args.workers is not None:
+        return args.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(4, cores // distributed.processes_here()) if device.type == "cuda" else 0
 
 
 def _open(text: str, strict: bool) -> Any:
@@ -270,9 +418,17 @@ def _open(text: str, strict: bool) -> Any:
 
 
 def _class_difference(first: str, one: Sequence[str], second: str, other: Sequence[str]) -> str:
+    difference = f"{first} has {_classes(one, other)}, {second} has {_classes(other, one)}"
+    if sorted(one) == sorted(other):
+        difference = f"{first} and {second} have the same names in another order"
+    return f"classes differ: {difference}; use data with the same classes in the same order"
+
+
+def _classes(names: Sequence[str], others: Sequence[str]) -> str:
+    """How many there are, and which of them are not among the others."""
+    own = [name for name in names if name not in others]
     return (
-        f"classes differ: {first} has {len(one)} ({', '.join(one)}), {second} has {len(other)} ({', '.join(other)}); "
-        "use data with the same classes in the same order"
+        f"{len(names)} ({', '.join(own[:5])}{', ...' if len(own) > 5 else ''} only there)" if own else f"{len(names)}"
     )
 
 
@@ -295,6 +451,17 @@ def _json(args: argparse.Namespace, content: Any) -> bool:
 
     write_atomic(args.json, text)
     return False
+
+
+def _bench_result(args: argparse.Namespace, content: dict[str, Any]) -> None:
+    from cpm_lib.bench import report
+
+    if _json(args, content):
+        return
+    print(report.head(content))
+    _table(report.table(content))
+    for line in report.conclusions(content):
+        print(line)
 
 
 def _text(value: Any) -> str:

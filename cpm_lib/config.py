@@ -91,6 +91,9 @@ class InputConfig:
     max_size: int = 1333
     flip: float = 0.5
     size_divisor: int = 32
+    skip_empty: bool = False
+    """Train only on images with an object above one pixel wide and high, crowds aside, as the authors do on COCO
+    (facts 1.1). The others would only teach what background is."""
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torchvision.ops import box_iou
 
 from cpm_lib import figure_style as draw
 from cpm_lib.boxes import extend_regions
 from cpm_lib.evaluation.diagnosis import score_correlation
+from cpm_lib.figure_curves import training_curves
 from cpm_lib.figure_style import GROUND_TRUTH, INK, PREDICTION, PROPOSAL, QUIET, SERIES, style
 
 __all__ = [
@@ -233,60 +232,3 @@ def gamma_curve(
         axes.set_ylabel("AP (%)")
         axes.legend(loc="best")
     return figure
-
-
-def training_curves(
-    metrics: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]] | None = None
-) -> Figure:
-    """Losses, learning rate and AP of a run over its iterations.
-
-    Args:
-        metrics: lines of metrics.jsonl (iteration, lr, loss, loss_*).
-        evaluations: dicts with iteration and AP in 0..100 (and AP50, AP75 if present).
-    """
-    losses = [line for line in metrics if line.get("loss") is not None]
-    names = sorted({key for line in losses for key in line if key.startswith("loss_")})
-    with style():
-        panels = 3 if evaluations else 2
-        figure = draw.card(9.0, 3.0 * panels)
-        all_axes = figure.subplots(panels, 1, sharex=True, height_ratios=[2, 1, 1.4][:panels])
-        for number, name in enumerate(["loss", *names]):
-            lines = [(line["iteration"], line[name]) for line in losses if line.get(name) is not None]
-            label = "total" if name == "loss" else name.removeprefix("loss_")
-            colour, width = (INK, 2.2) if name == "loss" else (SERIES[(number - 1) % len(SERIES)], 1.4)
-            dashes = "-" if number <= len(SERIES) else "--"
-            _smoothed(all_axes[0], lines, label, colour, width, dashes)
-        if losses:
-            all_axes[0].set_yscale("log")
-        all_axes[0].set_ylabel("loss")
-        all_axes[0].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        rates = [(line["iteration"], line["lr"]) for line in losses if "lr" in line]
-        all_axes[1].plot(*_columns(rates), color=SERIES[0])
-        all_axes[1].set_ylabel("learning rate")
-        for number, name in enumerate(("AP", "AP50", "AP75") if evaluations else ()):
-            points = [(line["iteration"], line[name]) for line in evaluations or () if line.get(name) is not None]
-            if points:
-                all_axes[2].plot(*_columns(points), marker="o", color=SERIES[number], label=name)
-        if evaluations:
-            all_axes[2].set_ylabel("AP (%)")
-            all_axes[2].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        all_axes[-1].set_xlabel("iteration")
-        all_axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    return figure
-
-
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]
-
-
-def _smoothed(
-    axes: Axes, points: Sequence[tuple[float, float]], label: str, colour: str, width: float, dash: str
-) -> None:
-    """A running mean in front of the faint raw curve."""
-    x, y = _columns(points)
-    window = max(1, len(y) // 40)
-    padded = np.concatenate([np.full(window - 1, y[0] if y else 0.0), y])
-    mean = np.convolve(padded, np.full(window, 1 / window), "valid") if y else padded
-    if window > 1:
-        axes.plot(x, y, color=colour, alpha=0.15, linewidth=0.8)
-    axes.plot(x, mean, color=colour, linewidth=width, linestyle=dash, label=label)

@@ -1,4 +1,4 @@
-"""Writing files so that a crash or a full disk never leaves half of one."""
+"""Writing files so that a crash or a full disk never leaves half of one, and listing folders."""
 
 from __future__ import annotations
 
@@ -46,3 +46,17 @@ def write_atomic(path: str | Path, content: bytes | str | Callable[[Path], None]
         if temporary is not None:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def listing(folder: Path) -> list[str]:
+    """Names in a folder, sorted; none if there is no such folder.
+
+    Raises:
+        UserError: the folder is there but cannot be read.
+    """
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror}); change its permissions") from error

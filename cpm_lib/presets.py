@@ -304,7 +304,9 @@ PROFILES: Mapping[str, Profile] = {
                 "solver.channels_last": True, "solver.checkpoint_every": 300,
             },
         ),
-        Profile("paper", "COCO, 8 GPUs x 2 images, 180k iterations: as published"),
+        Profile(
+            "paper", "COCO, 8 GPUs x 2 images, 180k iterations: as published", {"input.skip_empty": True}
+        ),
     )
 }  # fmt: skip
 

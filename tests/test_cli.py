@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -181,7 +182,7 @@ def test_other_classes_than_the_checkpoint(run: Path, tmp_path: Path, mistake: C
     (tmp_path / "ann.json").write_text(json.dumps(coco))
     source = f"coco:{tmp_path / 'ann.json'},{tmp_path}"
     line = mistake("eval", run, "--data", source)
-    assert "classes differ" in line and "6 (disk" in line and "1 (cat)" in line
+    assert "classes differ" in line and "6 (disk" in line and "1 (cat only there)" in line
     line = mistake(*TRAIN, "--val", source, "--out", tmp_path / "run")
     assert "classes differ: --data" in line and not (tmp_path / "run").exists()
 
@@ -229,6 +230,16 @@ def test_bad_pictures_leave_nothing_behind(
     (tmp_path / "empty").mkdir()
     assert "no picture here" in mistake("detect", run, tmp_path / "empty", "--out", out)
     assert not out.exists()
+
+
+def test_folder_that_must_not_be_read(
+    run: Path, pictures: Path, tmp_path: Path, mistake: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert f"{pictures}: Permission denied" in mistake("detect", run, pictures, "--out", tmp_path / "out")
 
 
 # ---- mistakes

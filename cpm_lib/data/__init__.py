@@ -31,4 +31,7 @@ def open_source(text: str, *, strict: bool = False) -> DetectionDataset:
         raise UserError(f"'{text}' is not a data source; use {GRAMMAR}")
     if kind not in _READERS:
         raise UserError(f"'{text}': unknown kind of data '{kind}'{nearest(kind, list(_READERS))}")
-    return _READERS[kind](rest, strict=strict)
+    try:
+        return _READERS[kind](rest, strict=strict)
+    except PermissionError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); change its permissions") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from cpm_lib.data.images import header_size, read_image
 from cpm_lib.errors import UserError
+from cpm_lib.files import listing
 
 COCO_AREA_LIMITS = (32.0, 96.0)
 """Side lengths in pixels that part small, medium and large objects in COCO."""
@@ -28,7 +28,7 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Tensor, dict[str, Any]]]):
     Args:
         name: the source text, e.g. ``shapes:quick:val``; only shown.
         coco: a COCO dict (images, annotations, categories). ``bbox`` is xywh in continuous pixels.
-            Masks (``segmentation``) are forgotten, all other extra fields are kept.
+            Masks (``segmentation``) and null fields are forgotten, all other extra fields are kept.
         folder: where ``file_name`` of an image starts.
         where: the annotation file, named in messages.
         area_limits: side lengths in pixels; small is area < low**2, large is area >= high**2.
@@ -145,6 +145,9 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Tensor, dict[str, Any]]]):
             raise UserError(f"{self.where}: 'categories' needs a list of {{id, name}} ({error!r})") from error
         if doubled is not None:
             raise UserError(f"{self.where}: category id {doubled} appears twice; give every category its own id")
+        other = next((entry["id"] for entry in categories if not isinstance(entry["id"], (int, float))), None)
+        if other is not None:
+            raise UserError(f"{self.where}: category id {other!r} is not a number; write it without quotation marks")
         if not names:
             raise UserError(f"{self.where}: 'categories' is empty; name at least one class")
         return [dict(category) for category in categories]
@@ -153,7 +156,7 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Tensor, dict[str, Any]]]):
         """The image records with integer ids and sizes, after checking that every file is there."""
         images = [dict(image) for image in coco.get("images", [])]
         if not images:
-            raise UserError(f"{self.where}: no image listed; 'images' needs at least one entry")
+            raise UserError(f"{self.where}: no image listed; name at least one")
         listings: dict[Path, set[str]] = {}
         absent = []
         for image in images:
@@ -162,7 +165,7 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Tensor, dict[str, Any]]]):
             path = self.folder / image["file_name"]
             # One listing per folder instead of one system call per image: COCO has 118,000 of them.
             if path.parent not in listings:
-                listings[path.parent] = set(os.listdir(path.parent)) if path.parent.is_dir() else set()
+                listings[path.parent] = set(listing(path.parent))
             if path.name not in listings[path.parent]:
                 absent.append(image)
         if absent:
@@ -177,6 +180,11 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Tensor, dict[str, Any]]]):
         for image in images:
             if not image.get("width") or not image.get("height"):
                 image["width"], image["height"] = header_size(self.folder / image["file_name"])
+            elif not all(_is_length(image[side]) for side in ("width", "height")):
+                raise UserError(
+                    f"{self.where}: image {image['id']} ({image['file_name']}) is {image['width']!r} wide and "
+                    f"{image['height']!r} high; mend its size in pixels, or take it out: then the picture tells it"
+                )
         return images
 
     def _clean(self, annotations: Iterable[Mapping[str, Any]], judge_as_given: bool) -> list[dict[str, Any]]:
@@ -191,15 +199,20 @@ class DetectionDataset(torch.utils.data.Dataset[tuple[Tensor, dict[str, Any]]]):
                     f"{self.where}: annotation {annotation.get('id')} is of image {image_id}, "
                     "which is not in 'images'; add the image or take the annotation out"
                 )
-            if category not in known:
+            if not isinstance(category, (int, float)) or category not in known:
                 raise UserError(
-                    f"{self.where}: annotation {annotation.get('id')} of image {image_id} has category id {category}, "
-                    f"which is not in 'categories' ({_short(sorted(known))}); add it or mend the id"
+                    f"{self.where}: annotation {annotation.get('id')} of image {image_id} has category id "
+                    f"{category!r}, which is not in 'categories' ({_short(sorted(known))}); add it or mend the id"
                 )
             box = annotation.get("bbox")
             clipped, reason = clip_box(box, *sizes[image_id])
-            entry = {key: value for key, value in annotation.items() if key != "segmentation"}
-            entry["iscrowd"] = int(annotation.get("iscrowd", 0))
+            entry = {key: value for key, value in annotation.items() if key != "segmentation" and value is not None}
+            if not all(isinstance(entry.get(key, 0), (int, float)) for key in ("iscrowd", "area")):
+                raise UserError(
+                    f"{self.where}: annotation {annotation.get('id')} of image {image_id} has iscrowd "
+                    f"{entry.get('iscrowd')!r} and area {entry.get('area')!r}; write numbers or leave them out"
+                )
+            entry["iscrowd"] = int(entry.get("iscrowd", 0) != 0)
             as_given = judge_as_given and bool(reason)
             if as_given and sum(map(math.isfinite, _numbers(box))) == 4:
                 self.judged.append(dict(entry))
@@ -269,6 +282,10 @@ def _numbers(box: Any) -> list[float]:
     except (TypeError, ValueError):
         return []
     return [x, y, w, h]
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value > 0 and value % 1 == 0
 
 
 def _doubled(values: Iterable[Any]) -> Any:

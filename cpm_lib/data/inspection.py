@@ -131,6 +131,17 @@ def check(dataset: DetectionDataset, samples: int | None = None) -> Report:
     )
 
 
+def untrained(training: DetectionDataset, validation: DetectionDataset) -> list[str]:
+    """Names of the classes with objects in `validation` and none in `training`: nobody can learn them."""
+    return [validation.classes[label - 1] for label in sorted(_labels(validation) - _labels(training))]
+
+
+def _labels(dataset: DetectionDataset) -> set[int]:
+    """The labels that objects have, crowds aside."""
+    used = {entry["category_id"] for entry in dataset.coco["annotations"] if not entry["iscrowd"]}
+    return {label for label, category in dataset.label_to_category.items() if category in used}
+
+
 def draw_samples(dataset: DetectionDataset, out_dir: str | Path, n: int = 8) -> list[Path]:
     """Draw `n` images, spread over the data set, with boxes and class names.
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 from cpm_lib.data.dataset import DetectionDataset
 from cpm_lib.errors import UserError
+from cpm_lib.files import listing
 from cpm_lib.typed import nearest
 
 _FOLDERS = ("Annotations", "JPEGImages", "ImageSets")
@@ -30,21 +33,22 @@ def open_voc(text: str, *, strict: bool = False) -> DetectionDataset:
     if not comma or Path(text).expanduser().is_dir():
         path, split = text, "train"
     root = _find_root(Path(path).expanduser())
-    names = _read_split(root, split)
     annotations = root / "Annotations"
-    stems = sorted(name[: -len(".xml")] for name in os.listdir(annotations) if name.endswith(".xml"))
-    identity = {stem: number for number, stem in enumerate(stems, start=1)}
+    stems = [name[: -len(".xml")] for name in listing(annotations) if name.endswith(".xml")]
+    identity = {stem: number for number, stem in enumerate(sorted(stems), start=1)}
+    names = _read_split(root, split, identity)
     absent = [name for name in names if name not in identity]
     if absent:
+        ending = os.path.splitext(absent[0])[0] in identity
         raise UserError(
-            f"{annotations / absent[0]}.xml: absent, though listed in ImageSets/Main/{split}.txt "
-            f"({len(absent)} such); copy it or take it off the list"
+            f"{annotations / absent[0]}.xml: absent, though listed in ImageSets/Main/{split}.txt ({len(absent)} such); "
+            + ("names are listed without their ending" if ending else "copy it or take it off the list")
         )
     # Every file is read, so that the classes of all splits agree.
     parsed = {stem: _read_xml(annotations / f"{stem}.xml") for stem in stems}
     classes = sorted({obj["name"] for _, objects in parsed.values() for obj in objects})
     category = {name: number for number, name in enumerate(classes, start=1)}
-    files = {os.path.splitext(name)[0]: name for name in sorted(os.listdir(root / "JPEGImages"))}
+    files = {os.path.splitext(name)[0]: name for name in listing(root / "JPEGImages")}
     coco: dict[str, Any] = {
         "info": {"description": f"VOC {split}"},
         "images": [],
@@ -66,25 +70,40 @@ def _find_root(path: Path) -> Path:
     """`path`, or its only sub-folder with the VOC layout."""
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; voc:ROOT needs a folder with {', '.join(_FOLDERS)}")
-    candidates = [path, *sorted(child for child in path.iterdir() if child.is_dir())]
-    fitting = [candidate for candidate in candidates if all((candidate / name).is_dir() for name in _FOLDERS)]
+    if not _lacking(path):
+        return path
+    children = sorted(child for child in path.iterdir() if child.is_dir())
+    fitting = [child for child in children if not _lacking(child)]
     if not fitting:
-        raise UserError(f"{path}: not a VOC folder; it needs {', '.join(_FOLDERS)}")
-    if len(fitting) > 1 and fitting[0] != path:
+        closest = min((path, *children), key=lambda folder: len(_lacking(folder)))
+        raise UserError(
+            f"{closest}: not a VOC folder, without {', '.join(_lacking(closest))}; it needs Annotations/NAME.xml, "
+            "JPEGImages/NAME.jpg and ImageSets/Main/train.txt, which lists the names"
+        )
+    if len(fitting) > 1:
         raise UserError(f"{path}: several VOC folders inside; name one, e.g. {fitting[0]}")
     return fitting[0]
 
 
-def _read_split(root: Path, split: str) -> list[str]:
+def _lacking(folder: Path) -> list[str]:
+    return [name for name in _FOLDERS if not (folder / name).is_dir()]
+
+
+def _read_split(root: Path, split: str, known: Container[str]) -> list[str]:
     """Names of the images of a split, in the order of its file."""
     folder = root / "ImageSets" / "Main"
     path = folder / f"{split}.txt"
     if not path.is_file():
         choices = sorted(file.stem for file in folder.glob("*.txt"))
-        hint = nearest(split, choices) if choices else ""
+        hint = nearest(split, choices) if choices else "; write the names of its images into it, one a line, no ending"
         raise UserError(f"{path}: no such split{hint}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a list of names as UTF-8 text ({error.reason}); save it again as such") from error
+    names = [line.strip() for line in lines if line.strip()]
     # Class-wise lists of VOC carry a flag after the name.
-    names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    names = [name if name in known else re.sub(r"\s+-?[01]$", "", name) for name in names]
     doubled = next((name for name, count in Counter(names).items() if count > 1), None)
     if doubled is not None:
         raise UserError(f"{path}: image '{doubled}' is listed twice; take one line away")
@@ -99,7 +118,7 @@ def _read_xml(path: Path) -> tuple[tuple[int, int], list[dict[str, Any]]]:
         return size, [_read_object(element) for element in tree.iter("object")]
     except ElementTree.ParseError as error:
         raise UserError(f"{path}: broken XML ({error}); copy the file again") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: not a VOC annotation ({error}); mend the file") from error
 
 

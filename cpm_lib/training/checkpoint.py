@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import re
 import sys
@@ -41,6 +42,10 @@ def locate(path_or_run: str | Path) -> Path:
         return states[-1]
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; give a run folder or a .safetensors file")
+    if path.suffix == ".pth":
+        raise UserError(
+            f"{path}: a checkpoint of the authors is converted first, cpm convert {path} --out FILE.safetensors"
+        )
     return path
 
 
@@ -133,26 +138,6 @@ def fit(model: nn.Module, weights: Weights, path: Path) -> None:
     model.load_state_dict(weights)
 
 
-def initialise(model: nn.Module, path_or_run: str | Path) -> str:
-    """Copy every tensor whose name and shape match; returns a sentence on what was taken.
-
-    Raises:
-        UserError: unreadable file, or nothing matches.
-    """
-    path = locate(path_or_run)
-    weights, own = read_weights(path), model.state_dict()
-    matched = {name: w for name, w in weights.items() if name in own and own[name].shape == w.shape}
-    if not matched:
-        raise UserError(f"{path}: no tensor matches the model by name and shape; give a checkpoint of a related preset")
-    model.load_state_dict(matched, strict=False)
-    sentence = f"initialised {len(matched)} of {len(own)} tensors from {path}"
-    for title, names in (("new", own.keys() - matched.keys()), ("not used", weights.keys() - matched.keys())):
-        if names:
-            parts = sorted({name.partition(".")[0] for name in names})
-            sentence += f"; {title}: {len(names)} in {', '.join(parts)}"
-    return sentence
-
-
 def save_weights(path: Path, model: nn.Module, card: Card) -> Path:
     """Write the weights of `model` with its card as safetensors, atomically.
 
@@ -198,8 +183,8 @@ def save_tensors(path: Path, content: Mapping[str, Any]) -> Path:
         try:
             torch.save(dict(content), temporary)
         except RuntimeError as error:
-            # The archive writer reports a full disk as RuntimeError.
-            raise OSError(errno.EIO, str(error).splitlines()[0]) from error
+            # How the archive writer says that the file cannot grow.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
     return write_atomic(path, write)
 

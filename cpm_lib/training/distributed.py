@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from cpm_lib.errors import UserError
@@ -44,8 +45,16 @@ def start(device: str | torch.device | None = None) -> torch.device:
         place = torch.device("cuda", index)
         torch.cuda.set_device(place)
     if "WORLD_SIZE" in os.environ and "RANK" in os.environ and not dist.is_initialized():
+        # Processes that torchrun starts again must not find the addresses of those that are gone.
+        store, own_rank, processes = next(rendezvous("env://", timeout=TIMEOUT))
         # Numbers of the host (stop requests, messages) travel by gloo, so that they never wait for the GPU.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=TIMEOUT)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo",
+            store=dist.PrefixStore(f"start {_restarts()}", store),
+            rank=own_rank,
+            world_size=processes,
+            timeout=TIMEOUT,
+        )
     return place
 
 
@@ -70,7 +79,11 @@ def is_main() -> bool:
 
 def restarted() -> bool:
     """Whether torchrun has started these processes again after a failure (``--max-restarts``)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _restarts() > 0
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def processes_here() -> int:

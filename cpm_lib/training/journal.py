@@ -49,15 +49,21 @@ class Journal:
         self._window: list[dict[str, Any]] = []
         self._first, self._started, self._earlier = 0, 0.0, 0.0
 
-    def say(self, text: str) -> None:
-        """A line on the console that does not tear a progress bar."""
+    def say(self, text: str, warning: str = "") -> None:
+        """A line on the console that does not tear a progress bar; a `warning`, if any, on standard error."""
         if not self.quiet:
             tqdm.write(text)
             sys.stdout.flush()
+            if warning:
+                tqdm.write(warning, file=sys.stderr)
 
     def start(self, done: int) -> None:
         """Start the clock; `done` iterations lie behind."""
         self._first, self._started, self._earlier = done, time.perf_counter(), self.wall_s
+
+    def leave_out(self, seconds: float) -> None:
+        """Take time that was no training off the clock."""
+        self._started += seconds
 
     def add(self, iteration: int, lr: float, losses: dict[str, Tensor], targets: list[dict[str, Any]]) -> None:
         """Take the losses of an iteration (means over the processes are written).

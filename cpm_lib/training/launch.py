@@ -165,11 +165,11 @@ def _is_word(line: str) -> bool:
 
 
 def _last_word(lines: Sequence[str]) -> str:
-    """What the training said last: the command line's word, of the main process if it has one, else its last line."""
-    said = [line for line in lines if _is_word(line)]
-    if said:
-        line = next((line for line in said if not line.startswith("cpm: rank ")), said[-1])
-        return line.strip().removeprefix("cpm: ").removeprefix("error: ")
+    """Why the training ended: what its command line said, else its last line."""
+    said = next((line for line in lines if _is_word(line)), None)
+    if said is not None:
+        # The first of several processes to speak is the one that failed; the others only miss it.
+        return re.sub(r"^cpm: (rank \d+: )?(error: )?", "", said.strip())
     own = takewhile(lambda line: "torch/distributed/elastic" not in line, lines)
     return next((line.strip() for line in reversed(list(own)) if line.strip()), "it said nothing")
 

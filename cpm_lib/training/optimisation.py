@@ -92,20 +92,21 @@ def scaled_to_batch(config: Config, usual: SolverConfig, chosen: bool) -> tuple[
     the mean gradient of k batches replaces k steps; the warm-up bridges the time in which this does not hold.
 
     Args:
-        usual: the preset's own solver, whose learning rate belongs to its own `images_per_batch`.
+        usual: the solver of the preset, or of the checkpoint started from; its learning rate belongs to its own
+            `images_per_batch`.
         chosen: the user has named a learning rate, which stays.
     """
     solver = config.solver
     if chosen:
         return config, f"learning rate {solver.lr:g}, as given, for batches of {solver.images_per_batch} images"
     if solver.images_per_batch == usual.images_per_batch:
-        return config, f"learning rate {solver.lr:g}, the preset's for batches of {solver.images_per_batch} images"
+        return config, f"learning rate {solver.lr:g}, the usual one for batches of {solver.images_per_batch} images"
     images, before = solver.images_per_batch, usual.images_per_batch
     lr = usual.lr * images / before
     reason = (
-        f"learning rate {usual.lr:g} x {images}/{before} = {lr:g} by the linear scaling rule: the preset's is for "
+        f"learning rate {usual.lr:g} x {images}/{before} = {lr:g} by the linear scaling rule: the usual one is for "
         f"batches of {before} images (--set solver.lr=... for another one); "
-        f"--iterations {round(usual.iterations * before / images)} sees as many images as the preset"
+        f"--iterations {round(usual.iterations * before / images)} sees as many images as usual"
     )
     return config.override({"solver.lr": lr}), reason
 

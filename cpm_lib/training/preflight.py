@@ -66,7 +66,7 @@ class Report:
     def good(self) -> bool:
         return all(check.good for check in self.checks)
 
-    def text(self, width: int = 76) -> str:
+    def text(self, width: int = 68) -> str:
         """The checks one below the other, folded to lines of `width` characters."""
         lines = (f"{'ok ' if check.good else 'ACT'}  {check.name:<9}  {check.text}" for check in self.checks)
         return "\n".join(textwrap.fill(line, width, subsequent_indent=" " * 16) for line in lines)
@@ -130,7 +130,7 @@ def _processes(config: Config, processes: int, gpus: int) -> Check:
     if gpus:
         return Check("processes", True, f"{share} on {processes} of {gpus} GPUs ({torch.cuda.get_device_name(0)})")
     if processes > cores:
-        return Check("processes", False, f"{share} on {cores} CPU cores, no GPU; use at most {cores} processes")
+        return Check("processes", False, f"{share} on {cores} CPU cores, no GPU; use at most {cores}")
     return Check("processes", True, f"{share} on {cores} CPU cores, no GPU")
 
 
@@ -227,7 +227,7 @@ def _memory(measurement: Measurement, free: float | None, processes: int, gpus: 
     if free is None:
         return Check("memory", True, f"{text}; how much is free is not known on this system")
     text += f", {_size(free)} {'on the smallest GPU' if gpus else 'are free'}"
-    advice = "; set solver.accumulate, or lower solver.images_per_batch or the image size"
+    advice = "; set grid.recompute=true or solver.accumulate, or lower solver.images_per_batch or the image size"
     return Check("memory", need < free, text + ("" if need < free else advice))
 
 

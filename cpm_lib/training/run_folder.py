@@ -189,7 +189,9 @@ def _is_until(line: str, iteration: int) -> bool:
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The first setting that makes two descriptions different runs, or ''."""
-    then, this = _flat(before), _flat(json.loads(json.dumps(now)))
+    # A setting that did not exist when the run began has had its default.
+    before = {**before, "config": Config.from_dict(before.get("config", {})).to_dict()}
+    then, this = (_flat(json.loads(json.dumps(description))) for description in (before, now))
     watched = [k for k in {**then, **this} if k.split(".")[0] in ("config", "classes", "seed", "data", "init")]
     for key in watched:
         if key not in FREE_TO_CHANGE and then.get(key) != this.get(key):

@@ -15,8 +15,9 @@ from cpm_lib import environment, evaluation
 from cpm_lib.config import Config
 from cpm_lib.data.loading import training_batches
 from cpm_lib.errors import UserError
-from cpm_lib.model import build_model
+from cpm_lib.model import Detector, build_model
 from cpm_lib.training import checkpoint, distributed, optimisation, run_folder, sharding
+from cpm_lib.training.initialisation import initialise
 from cpm_lib.training.interruption import StopRequests
 from cpm_lib.training.journal import Journal
 from cpm_lib.training.run_folder import RunFolder
@@ -30,6 +31,7 @@ def train(
     val: Any = None,
     seed: int = 0,
     init: str | Path | None = None,
+    model: Detector | None = None,
     resume: bool = False,
     workers: int = 0,
     device: str | torch.device | None = None,
@@ -48,7 +50,8 @@ def train(
         out: run folder, made if missing.
         val: data set for the evaluations: at the end, and each `solver.evaluate_every` iterations.
         seed: of the new weights, the order and augmentation of the data, and the sampling.
-        init: checkpoint or run whose tensors are taken over where name and shape match.
+        init: checkpoint or run whose tensors are taken over where name, shape and classes match.
+        model: the detector to train, made for `config`; None builds one.
         resume: continue the run in `out` exactly; start it if there is nothing to continue.
         workers: processes per training process that read images; 0 reads in the training process.
         device: e.g. "cuda"; None means a GPU if there is one.
@@ -65,14 +68,14 @@ def train(
     folder = RunFolder(out, tensorboard=tensorboard)
     distributed.on_main(lambda: folder.check(resume))
     torch.manual_seed(seed)
-    model = build_model(config, len(dataset.classes) + 1)
+    model = build_model(config, len(dataset.classes) + 1) if model is None else model
     journal = Journal(folder, config.solver, place, source=dataset.name, log_every=log_every, quiet=quiet)
     run = _Run(config, dataset, val, folder, model.to(place), journal, seed=seed, workers=workers)
     done = 0
     if resume:
         done = run.resume(init)
     if not done and init is not None:
-        journal.say(checkpoint.initialise(model, init))
+        journal.say(*initialise(model, init, dataset.classes))
     distributed.on_main(lambda: folder.begin(run.description(init), done))
     processes = distributed.on_main(lambda: folder.read()["processes"])
     if processes != distributed.world():
@@ -268,6 +271,7 @@ class _Run:
         stop = max(number or 0 for number in distributed.gather(stops.received))
         if stop:
             raise stops.interruption(stop)
+        began = time.perf_counter()
         # The weights are saved already: nothing is lost by stopping at once.
         stops.at_once = True
         detections = sharding.predict(self.model, self.val, device=self.device, workers=self.workers)
@@ -280,6 +284,7 @@ class _Run:
 
         distributed.on_main(write)
         stops.at_once = False
+        self.journal.leave_out(time.perf_counter() - began)
 
     def is_evaluated(self, iteration: int) -> bool:
         return any(row["iteration"] == iteration for row in self.folder.records("evaluations"))

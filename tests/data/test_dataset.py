@@ -107,7 +107,17 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (change("categories/0/id", "x"), "'categories' needs a list"),
         (change("images/0/id", 3), "image id 3 appears twice"),
         (change("images/0/id", "7"), "an image needs an integer 'id'"),
+        (change("categories/0/id", "90"), "category id '90' is not a number; write it without quotation marks"),
         (change("annotations/0/category_id", 5), "annotation 1 of image 7 has category id 5, which is not in"),
+        (change("annotations/0/category_id", "90"), "has category id '90', which is not in 'categories' "),
+        (change("annotations/0/category_id", [90]), r"has category id \[90\], which is not in 'categories' "),
+        (
+            change("annotations/0/iscrowd", "yes"),
+            "annotation 1 of image 7 has iscrowd 'yes' and area 77.0; write numbers",
+        ),
+        (change("annotations/0/area", "77"), "annotation 1 of image 7 has iscrowd 0 and area '77'; write numbers"),
+        (change("images/0/width", "40"), r"image 7 \(a\.png\) is '40' wide and 30 high; mend its size"),
+        (change("images/0/height", -30), r"image 7 \(a\.png\) is 40 wide and -30 high; mend its size"),
         (change("annotations/0/image_id", 8), "annotation 1 is of image 8, which is not in 'images'"),
     ],
 )
@@ -118,6 +128,15 @@ def test_refusals_are_one_clear_line(
     with pytest.raises(UserError, match=message) as caught:
         open_dict(coco_dict, tmp_path)
     assert str(caught.value).startswith("ann.json: ") and "\n" not in str(caught.value)
+
+
+def test_null_counts_as_absent(coco_dict: dict[str, Any], tmp_path: Path) -> None:
+    coco_dict["annotations"][0] |= {"area": None, "iscrowd": None, "segmentation": None, "note": None}
+    dataset = open_dict(coco_dict, tmp_path)
+    assert dataset.target(0)["area"].tolist() == [120, 16]
+    assert dataset.coco["annotations"][0] == {
+        "id": 1, "image_id": 7, "category_id": 90, "bbox": [2, 3, 10, 12], "area": 120, "iscrowd": 0
+    }  # fmt: skip
 
 
 def test_absent_image_is_named(coco_dict: dict[str, Any], tmp_path: Path) -> None:

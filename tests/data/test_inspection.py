@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cpm_lib.data import DetectionDataset, open_source, shape_files
-from cpm_lib.data.inspection import check, draw_samples
+from cpm_lib.data.inspection import check, draw_samples, untrained
 
 WriteCoco = Callable[[dict[str, Any]], tuple[Path, Path]]
 
@@ -31,6 +31,18 @@ def test_report_counts(coco_dict: dict[str, Any], write_coco: WriteCoco) -> None
     assert "boxes dropped            1" in text and "image 5: bbox [1, 1, 0, 0] has no area" in text
     assert "  1 early: 2" in text and "1 unreadable" in text and "1 ignored" in text
     assert check(dataset, samples=2).decoded == 2 and check(dataset, samples=0).decoded == 0
+
+
+def test_classes_that_only_the_validation_has(coco_dict: dict[str, Any], write_coco: WriteCoco) -> None:
+    """Told by label: category ids may differ between the files, and crowds teach nothing."""
+    validation = open_source("coco:{},{}".format(*write_coco(coco_dict)))
+    assert untrained(validation, validation) == []
+    for entry in coco_dict["annotations"]:
+        entry |= {"category_id": 1 if entry["category_id"] == 4 else 2, "iscrowd": int(entry["category_id"] == 90)}
+    coco_dict["categories"] = [{"id": 1, "name": "early"}, {"id": 2, "name": "late"}]
+    training = open_source("coco:{},{}".format(*write_coco(coco_dict)))
+    assert training.classes == validation.classes
+    assert (untrained(training, validation), untrained(validation, training)) == (["late"], [])
 
 
 def test_shapes_are_sane(shapes_folder: Path) -> None:

@@ -66,6 +66,8 @@ def _child(
     from cpm_lib.training import distributed
 
     torch.set_num_threads(1)
+    # Workers that read images are forked, as in a process started from a shell.
+    multiprocessing.set_start_method("fork", force=True)
     if world:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -97,3 +99,9 @@ def cpm(arguments: Sequence[str], cache: Path, largest_file: int | None = None) 
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         code = cli.main(arguments)
     return code, printed.getvalue()
+
+
+def lines(run: Path) -> int:
+    """Iterations noted in `metrics.jsonl` of a run folder so far."""
+    path = run / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0

@@ -1,17 +1,19 @@
-"""Two processes train one model together."""
+"""Two processes train one model together, and survive the loss of one."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import torch
 
 from cpm_lib.training import checkpoint, distributed
+from tests.training import processes
 
 
 def test_single_process_does_nothing_special() -> None:
@@ -23,30 +25,36 @@ def test_single_process_does_nothing_special() -> None:
     assert distributed.wrap(model, torch.device("cpu")) is model
 
 
-def test_two_processes(root: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "cpm_lib", "train", "--preset", "faster", "--profile", "smoke"]
-    command += ["--data", "shapes:smoke", "--out", str(run), "--log-every", "4", "--device", "cpu"]
-    # What torchrun sets; its own start would only take longer.
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    shared |= {"OMP_NUM_THREADS": "1", "CPM_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(root)}
-    processes = [
-        subprocess.Popen(
-            command,
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    answers = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], answers
-    assert "iteration 4/6" in answers[0][0] and not answers[1][0]
-    iterations = [json.loads(line)["iteration"] for line in (run / "metrics.jsonl").open()]
-    assert iterations == [1, 2, 3, 4, 5, 6]
+def test_torchrun_starts_again_and_the_run_goes_on(root: Path, tmp_path: Path) -> None:
+    """One of two processes is killed: torchrun starts both again, and they resume without being told to."""
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    options = ["--preset", "faster", "--profile", "smoke", "--data", "shapes:smoke", "--val", "shapes:smoke:val"]
+    options += ["--log-every", "1", "--device", "cpu", "--iterations", "24"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["--max-restarts", "1", "-m", "cpm_lib", "train", *options, "--out", str(run)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CPM_CACHE": str(cache), "PYTHONPATH": str(root)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=root
+    ) as torchrun:
+        while processes.lines(run) < 8:
+            assert torchrun.poll() is None, torchrun.communicate()[0]
+            time.sleep(0.005)
+        os.kill(workers_of(torchrun.pid)[-1], signal.SIGKILL)
+        printed = torchrun.communicate(timeout=processes.SECONDS)[0]
+    assert torchrun.returncode == 0, printed
+    assert "another process of this group has ended" in printed and "resuming after iteration" in printed
+    assert "Traceback" not in printed
+    whole = tmp_path / "whole"
+    codes = processes.run(processes.cpm, 2, ["train", *options, "--out", str(whole)], cache)
+    assert [code for code, _ in codes] == [0, 0]
+    assert "iteration 4/24" in codes[0][1] and not codes[1][1], "only the main process prints"
+    for record in ("metrics.jsonl", "evaluations.jsonl"):
+        assert (run / record).read_bytes() == (whole / record).read_bytes()
     assert json.loads((run / "run.json").read_text())["processes"] == 2
     assert checkpoint.load(run).num_classes == 7
+
+
+def workers_of(parent: int) -> list[int]:
+    """The processes that `parent` has started, in the order of their start."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=True)
+    return sorted(map(int, found.stdout.split()))
