@@ -30,7 +30,7 @@ def roi_align(features: Tensor, rois: Tensor, output_size: int, spatial_scale: f
     """
     # In float32 on every device: a coordinate in bfloat16 would be off by several pixels.
     features, rois = features.float(), rois.float()
-    if FAST_CPU and not features.is_cuda and sampling_ratio > 0 and len(rois):
+    if FAST_CPU and features.device.type == "cpu" and sampling_ratio > 0 and len(rois):
         return gathered_roi_align(features, rois, output_size, spatial_scale, sampling_ratio)
     return _roi_align(features, rois, output_size, spatial_scale, sampling_ratio, aligned=False)
 

@@ -61,7 +61,7 @@ class SmallMapConv(nn.Conv2d):
         plain = self.kernel_size == (3, 3) and self.padding == (1, 1)
         plain = plain and self.stride == self.dilation == (1, 1) and self.groups == 1
         wide = min(self.in_channels, self.out_channels) >= MIN_CHANNELS
-        there = not input.is_cuda and input.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        there = input.device.type == "cpu" and input.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
         # Gradients would have to keep the transformed tiles, more than twice the size of the input.
         return plain and wide and there and not torch.is_grad_enabled() and len(input) > 0
 
