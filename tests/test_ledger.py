@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from cpm_lib import ledger
+from cpm_lib.claims import read_claims
 from cpm_lib.config import Config
 from cpm_lib.errors import UserError
 from cpm_lib.ledger import Record
@@ -154,13 +155,15 @@ def test_called_finds_every_form() -> None:
 
 
 def test_pages_and_records_agree() -> None:
-    """A page names only records that exist, and every record is named by a page."""
+    """A page names only records that exist, and every record is named by a page or judges a claim of the register."""
     texts = pages()
     ids = {path.stem for path in (ROOT / "data" / "results").glob("*.json")}
     missing = {f"{page}: {id}" for page, text in texts.items() for id in called(text) - ids}
     assert not missing, f"pages read records that do not exist: {sorted(missing)}"
     literals = {name.partition(":")[0] for text in texts.values() for name in TEXT.findall(text)}
-    assert not ids - literals, f"records that no page reads: {sorted(ids - literals)}"
+    claims = read_claims(ROOT / "data" / "claims.json")
+    unread = ids - literals - {name.partition(":")[0] for claim in claims for name in claim.records}
+    assert not unread, f"records that no page reads and no claim names: {sorted(unread)}"
 
 
 def test_records_in_the_repository_are_readable() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cpm_lib.evaluation.coco import IOU_THRESHOLDS, evaluator_for
+from cpm_lib.evaluation.coco import ALL_AREAS, IOU_THRESHOLDS, evaluator_for
 from cpm_lib.evaluation.ground_truth import Detection, GroundTruth
 
 # numpy's rounding, as pycocotools has it: a recall of exactly 0.35 must reach the same points.
@@ -48,13 +48,19 @@ class Judged:
         return torch.from_numpy(np.lexsort((self.image.numpy(), -self.scores.numpy())))
 
 
-def judge(detections: Sequence[Detection], truth: GroundTruth, thresholds: np.ndarray = IOU_THRESHOLDS) -> Judged:
+def judge(
+    detections: Sequence[Detection],
+    truth: GroundTruth,
+    thresholds: np.ndarray = IOU_THRESHOLDS,
+    area: tuple[float, float] = ALL_AREAS,
+) -> Judged:
     """Run COCO's matching over detections as for `evaluate`; its errors are those of `GroundTruth.results`.
 
     Args:
         thresholds: [T] IoUs of a hit.
+        area: square pixels of the objects that count, see `area_ranges`.
     """
-    evaluator = evaluator_for(detections, truth, [(0.0, 1e10)], [100], thresholds)
+    evaluator = evaluator_for(detections, truth, [area], [100], thresholds)
     results = evaluator.cocoDt.dataset["annotations"]
     place = {image_id: number for number, image_id in enumerate(evaluator.params.imgIds)}
     cells = [cell for cell in evaluator.evalImgs if cell is not None]
@@ -122,8 +128,13 @@ def average_precision(judged: Judged) -> list[float | None]:
 def weighted_ap(classes: list[ClassMatches], weights: Tensor) -> Tensor:
     """AP in 0..100 for each row of image counts `weights` [B,I]; NaN where no object is drawn. Equal to
     pycocotools for counts of one."""
+    return weighted_aps(classes, weights).mean(dim=1)
+
+
+def weighted_aps(classes: list[ClassMatches], weights: Tensor) -> Tensor:
+    """`weighted_ap` at each IoU threshold alone, [B,T]."""
     if not classes:
-        return torch.full((len(weights),), float("nan"), dtype=torch.float64)
+        return torch.full((len(weights), 1), float("nan"), dtype=torch.float64)
     per_class = torch.stack([_class_ap(matches, weights) for matches in classes])
     return 100.0 * torch.nanmean(per_class, dim=0)
 
@@ -135,15 +146,15 @@ def _class_ap(matches: ClassMatches, weights: Tensor) -> Tensor:
         _chunk_ap(matches, part[:, matches.image], total)
         for part, total in zip(weights.split(chunk), objects.split(chunk), strict=True)
     ]
-    return torch.where(objects > 0, torch.cat(parts), torch.nan)
+    return torch.where(objects[:, None] > 0, torch.cat(parts), torch.nan)
 
 
 def _chunk_ap(matches: ClassMatches, counts: Tensor, objects: Tensor) -> Tensor:
-    """Mean over IoU thresholds and recall points, for counts [B,D] of each detection and objects [B]."""
-    total = torch.zeros(len(counts), dtype=torch.float64)
+    """Mean over the recall points at each IoU threshold, [B,T], for counts [B,D] of each detection, objects [B]."""
+    means = torch.zeros(len(counts), len(matches.hit), dtype=torch.float64)
     # Only crowds make a detection ignored, so nearly always one cumulative sum serves all thresholds.
     shared = None if matches.ignored.any() else counts.cumsum(dim=1)
-    for hit, ignored in zip(matches.hit, matches.ignored, strict=True):
+    for row, (hit, ignored) in enumerate(zip(matches.hit, matches.ignored, strict=True)):
         column = hit.nonzero()[:, 0]
         if not len(column):
             continue
@@ -156,5 +167,5 @@ def _chunk_ap(matches: ClassMatches, counts: Tensor, objects: Tensor) -> Tensor:
         place = torch.searchsorted(recall, _RECALL_POINTS.expand(len(counts), -1).contiguous())
         reached = place < len(column)
         values = envelope.gather(1, place.clamp(max=len(column) - 1))
-        total += torch.where(reached, values, 0.0).mean(dim=1)
-    return total / len(matches.hit)
+        means[:, row] = torch.where(reached, values, 0.0).mean(dim=1)
+    return means

@@ -2,16 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from cpm_lib.errors import UserError
-from cpm_lib.evaluation.average_precision import class_matches, judge, weighted_ap
-from cpm_lib.evaluation.coco import IOU_THRESHOLDS, threshold_index
+from cpm_lib.evaluation.average_precision import class_matches, judge, weighted_aps
+from cpm_lib.evaluation.coco import area_ranges, threshold_index
 from cpm_lib.evaluation.ground_truth import Detection, GroundTruth
+
+SINGLE = tuple(f"AP{percent}" for percent in range(50, 100, 5))
+"""AP at one IoU threshold."""
+Interval = dict[str, float | int | None]
+
+
+class Resampling:
+    """AP of many rows over one set of draws of the images, so that whatever is computed from them is paired.
+
+    Images are drawn with replacement. A draw counts an image twice as one step of the precision-recall curve, which
+    is exact but for the order among detections of equal score.
+
+    Args:
+        ground_truth: as for `evaluate`.
+        rows: name -> detections as for `evaluate`, all on the same images.
+    """
+
+    def __init__(
+        self, ground_truth: Any, rows: Mapping[str, Sequence[Detection]], samples: int = 1000, seed: int = 0
+    ) -> None:
+        self.truth, self.rows = GroundTruth.of(ground_truth), rows
+        images = len(self.truth.image_ids)
+        unit = torch.ones(1, images, dtype=torch.float64)
+        self._weights = torch.cat([unit, _draws(images, samples, seed)])
+        self._areas = area_ranges(self.truth.area_limits)
+        self._known: dict[tuple[str, str], torch.Tensor] = {}
+
+    def ap(self, row: str, metric: str = "AP") -> torch.Tensor:
+        """AP in 0..100 of a row for the images as they are and for each draw, [1 + samples]; NaN without an object.
+
+        Sums, differences and quotients of such vectors go into `summary`.
+
+        Args:
+            metric: `AP`; `APS`, `APM`, `APL`; or `AP50`, `AP55`, ..., `AP95`.
+
+        Raises:
+            UserError: no such metric.
+        """
+        area = metric if metric in self._areas else "AP"
+        if area == "AP" and metric not in ("AP", *SINGLE):
+            choices = ", ".join((*self._areas, *SINGLE))
+            raise UserError(f"metric '{metric}' cannot be bootstrapped; choose from {choices}")
+        if (row, area) not in self._known:
+            judged = judge(self.rows[row], self.truth, area=self._areas[area])
+            self._known[row, area] = weighted_aps(class_matches(judged), self._weights)
+        values = self._known[row, area]
+        if metric in SINGLE:
+            return values[:, min(threshold_index(int(metric[2:])), values.shape[1] - 1)]
+        return values.mean(dim=1)
+
+
+def summary(values: torch.Tensor) -> Interval:
+    """What `Resampling` says of a quantity: the first of `values` [1 + samples] is that of the images as they are.
+
+    Returns:
+        difference, low, high (95 % percentile interval), sd, and samples. None where it is undefined.
+    """
+    return {"difference": _value(values), **_interval(values[1:]), "samples": len(values) - 1}
 
 
 def bootstrap_difference(
@@ -22,29 +80,21 @@ def bootstrap_difference(
     seed: int = 0,
     *,
     metric: str = "AP",
-) -> dict[str, float | int | None]:
+) -> Interval:
     """How far AP(a) - AP(b) may move if other images of the same kind had been drawn.
 
-    Images are drawn with replacement, the same draw for both sides, so what both find hard cancels out.
-    A draw counts an image twice as one step of the precision-recall curve, which is exact but for the order
-    among detections of equal score.
+    Both sides see the same draws, so what both find hard cancels out; see `Resampling`.
 
     Args:
         dets_a, dets_b: detections as for `evaluate`, on the same images.
-        metric: `AP`, or `AP50`, `AP55`, ..., `AP95`.
+        metric: `AP`; `APS`, `APM`, `APL`; or `AP50`, `AP55`, ..., `AP95`.
 
     Returns:
         difference, low, high (95 % percentile interval), sd, all in AP points, and samples.
         Values are None where no image holds an object.
     """
-    truth = GroundTruth.of(ground_truth)
-    chosen = IOU_THRESHOLDS[_thresholds(metric)]
-    side_a, side_b = (class_matches(judge(detections, truth, chosen)) for detections in (dets_a, dets_b))
-    unit = torch.ones(1, len(truth.image_ids), dtype=torch.float64)
-    weights = _draws(len(truth.image_ids), samples, seed)
-    difference = weighted_ap(side_a, unit) - weighted_ap(side_b, unit)
-    spread = weighted_ap(side_a, weights) - weighted_ap(side_b, weights)
-    return {"difference": _value(difference), **_interval(spread), "samples": samples}
+    sides = Resampling(ground_truth, {"a": dets_a, "b": dets_b}, samples, seed)
+    return summary(sides.ap("a", metric) - sides.ap("b", metric))
 
 
 def paired_differences(
@@ -72,16 +122,13 @@ def paired_differences(
 
 def bootstrap_ap(
     detections: Sequence[Detection], ground_truth: Any, samples: int = 1000, seed: int = 0, *, metric: str = "AP"
-) -> dict[str, float | int | None]:
+) -> Interval:
     """AP of one detector with its 95 % percentile interval over images: ap, low, high, sd, samples.
 
     For comparing two detectors use `bootstrap_difference`, whose interval is much narrower.
     """
-    truth = GroundTruth.of(ground_truth)
-    side = class_matches(judge(detections, truth, IOU_THRESHOLDS[_thresholds(metric)]))
-    unit = torch.ones(1, len(truth.image_ids), dtype=torch.float64)
-    weights = _draws(len(truth.image_ids), samples, seed)
-    return {"ap": _value(weighted_ap(side, unit)), **_interval(weighted_ap(side, weights)), "samples": samples}
+    found = summary(Resampling(ground_truth, {"": detections}, samples, seed).ap("", metric))
+    return {"ap": found.pop("difference"), **found}
 
 
 def bootstrap_sums(
@@ -91,7 +138,7 @@ def bootstrap_sums(
     images: int,
     samples: int = 1000,
     seed: int = 0,
-) -> dict[str, float | int | None]:
+) -> Interval:
     """How far a difference that follows from sums over detections may move if other images had been drawn.
 
     Args:
@@ -105,14 +152,6 @@ def bootstrap_sums(
     sums = torch.zeros(images, values.shape[1], dtype=torch.float64).index_add_(0, image, values.double())
     spread = statistic(_draws(images, samples, seed) @ sums)
     return {"difference": _value(statistic(sums.sum(dim=0)[None])), **_interval(spread), "samples": samples}
-
-
-def _thresholds(metric: str) -> list[int]:
-    choices = {"AP": list(range(len(IOU_THRESHOLDS)))}
-    choices |= {f"AP{percent}": [threshold_index(percent)] for percent in range(50, 100, 5)}
-    if metric not in choices:
-        raise UserError(f"metric '{metric}' cannot be bootstrapped; choose from {', '.join(choices)}")
-    return choices[metric]
 
 
 def _draws(images: int, samples: int, seed: int) -> torch.Tensor:

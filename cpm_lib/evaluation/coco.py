@@ -18,7 +18,7 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = (1, 10, 100)
 METRICS = ("AP", "AP50", "AP60", "AP70", "AP75", "AP80", "AP90", "APS", "APM", "APL", "AR100")
 SCORES = ("cls", "cls_ism", "cls_rsm", "fused")
-_ALL_AREAS = (0.0, 1e10)
+ALL_AREAS = (0.0, 1e10)
 
 
 def evaluate(
@@ -47,8 +47,7 @@ def evaluate(
         UserError: unreadable ground truth; unknown image or label; a value that is not finite.
     """
     truth = GroundTruth.of(coco_json_or_dataset, area_limits)
-    small, large = (limit**2 for limit in (area_limits or truth.area_limits))
-    areas = [_ALL_AREAS, (0.0, small), (small, large), (large, _ALL_AREAS[1])]
+    areas = list(area_ranges(area_limits or truth.area_limits).values())
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = evaluator_for(detections, truth, areas, MAX_DETECTIONS)
         evaluator.accumulate()
@@ -71,6 +70,12 @@ def evaluate(
             },
         }
     return metrics
+
+
+def area_ranges(area_limits: Sequence[float]) -> dict[str, tuple[float, float]]:
+    """Areas in square pixels that AP, APS, APM and APL speak of, from the two limits as side lengths."""
+    small, large = (limit**2 for limit in area_limits)
+    return {"AP": ALL_AREAS, "APS": (0.0, small), "APM": (small, large), "APL": (large, ALL_AREAS[1])}
 
 
 def evaluator_for(

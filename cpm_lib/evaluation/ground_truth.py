@@ -138,7 +138,10 @@ class GroundTruth:
                 )
         # Single NaN scores are legal and rank last: the official conventions' unclamped fused score has them.
         if annotations and all(math.isnan(annotation["score"]) for annotation in annotations):
-            raise UserError("detections: every score is NaN; the training of this checkpoint diverged")
+            raise UserError(
+                "detections: every score is NaN; the training of this checkpoint diverged, or has hardly begun "
+                "(with conventions.ism_clamp=false)"
+            )
         return annotations
 
     def category(self, label: int, image_id: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -44,6 +45,56 @@ def proposal_quality(
         proposal, and "cut_objects", the share of objects that reach beyond it at all. Shares are 0..1, None
         without an object.
     """
+    objects = object_quality(
+        detections, ground_truth, boxes=boxes, min_iou=min_iou, mapping_ratio=mapping_ratio, area_limits=area_limits
+    )
+    rows = []
+    for size, chosen in objects.sizes.items():
+        found = chosen & objects.found
+        rows.append(
+            {
+                "size": size,
+                "objects": int(chosen.sum()),
+                "iou": _mean(objects.iou[chosen]),
+                "recall": [_mean((objects.iou[chosen] >= threshold).double()) for threshold in thresholds],
+                "found": int(found.sum()),
+                "cut": _mean(objects.cut[found]),
+                "cut_objects": _mean(objects.beyond[found].double()),
+            }
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class ObjectQuality:
+    """Every annotation with the proposal of its image that overlaps it most, [A] each.
+
+    Attributes:
+        image: position in the ground truth's `image_ids`; -1 for annotations of other images.
+        iou: with that proposal, 0 without one.
+        found: a proposal reaches the least IoU, so that "cut" and "beyond" speak of it.
+        cut: share 0..1 of the object's box outside the extended proposal; beyond: it reaches out of it at all.
+        sizes: masks of "all", "small", "medium" and "large" objects; crowds are in none.
+    """
+
+    image: Tensor
+    iou: Tensor
+    found: Tensor
+    cut: Tensor
+    beyond: Tensor
+    sizes: dict[str, Tensor]
+
+
+def object_quality(
+    detections: Sequence[Detection],
+    ground_truth: Any,
+    *,
+    boxes: str = "proposals",
+    min_iou: float = 0.5,
+    mapping_ratio: float = 1.0,
+    area_limits: Sequence[float] | None = None,
+) -> ObjectQuality:
+    """What `proposal_quality` takes its means of."""
     truth = GroundTruth.of(ground_truth, area_limits)
     small, large = (float(limit) ** 2 for limit in (area_limits or truth.area_limits))
     objects = object_boxes(truth)
@@ -57,9 +108,10 @@ def proposal_quality(
     extent = box_ops.area(objects)
     cut = 1 - paired_intersection(objects, extended) / extent
     beyond = torch.cat([objects[:, :2] < extended[:, :2], objects[:, 2:] > extended[:, 2:]], dim=1).any(dim=1)
-    known = set(truth.image_ids)
-    counts = [not a.get("iscrowd", 0) and a["image_id"] in known for a in truth.annotations]
-    counted = torch.tensor(counts, dtype=torch.bool)
+    places = {image_id: number for number, image_id in enumerate(truth.image_ids)}
+    position = torch.tensor([places.get(a["image_id"], -1) for a in truth.annotations], dtype=torch.int64)
+    crowd = torch.tensor([bool(a.get("iscrowd", 0)) for a in truth.annotations], dtype=torch.bool)
+    counted = (position >= 0) & ~crowd
     own = [a.get("area", size) for a, size in zip(truth.annotations, extent.tolist(), strict=True)]
     area = torch.tensor(own, dtype=torch.float64)
     sizes = {
@@ -68,21 +120,8 @@ def proposal_quality(
         "medium": counted & (area >= small) & (area <= large),
         "large": counted & (area >= large),
     }
-    rows = []
-    for size, chosen in sizes.items():
-        found = chosen & (iou >= min_iou) & (extent > 0) & covering.isfinite().all(dim=1)
-        rows.append(
-            {
-                "size": size,
-                "objects": int(chosen.sum()),
-                "iou": _mean(iou[chosen]),
-                "recall": [_mean((iou[chosen] >= threshold).double()) for threshold in thresholds],
-                "found": int(found.sum()),
-                "cut": _mean(cut[found]),
-                "cut_objects": _mean(beyond[found].double()),
-            }
-        )
-    return rows
+    found = counted & (iou >= min_iou) & (extent > 0) & covering.isfinite().all(dim=1)
+    return ObjectQuality(position, iou, found, cut, beyond, sizes)
 
 
 def _mean(values: Tensor) -> float | None:

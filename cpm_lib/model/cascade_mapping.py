@@ -14,8 +14,8 @@ from cpm_lib.model.regions import Batch, Regions, RoIPooler, concatenate, ground
 from cpm_lib.model.sampling import Sampling
 
 
-class FinalStage(NamedTuple):
-    """What the scoring modules see of the last stage in training."""
+class StageOutput(NamedTuple):
+    """What a stage leaves behind in training; the scoring modules see that of the last one."""
 
     entering: Regions
     leaving: Regions
@@ -35,24 +35,30 @@ class CascadeMapping(nn.Module):
         channels = config.backbone.fpn_channels
         self.stages = nn.ModuleList(GridBranch(config.grid, channels) for _ in range(config.cascade.stages))
 
-    def train_step(self, features: list[Tensor], samples: Regions, batch: Batch) -> tuple[FinalStage, dict[str, Mean]]:
+    def train_step(self, features: list[Tensor], samples: Regions, batch: Batch) -> tuple[StageOutput, dict[str, Mean]]:
         """L_CMM of Eq. 2 for the classification branch's samples; boxes pass between stages without gradient."""
         losses = {}
-        regions = self.first_regions(samples, batch)
-        for number, (stage, ratio) in enumerate(zip(self.stages, self.cascade.mapping_ratios, strict=True)):
-            assert isinstance(stage, GridBranch)
-            regions, gt_boxes = self.select(regions, batch, number)
-            output = stage(self.pool(features, regions))
-            targets = stage.targets(regions.boxes, gt_boxes, ratio, self.conventions.heatmap_rounding)
-            loss = heatmap_loss(output.heatmaps, targets)
-            if output.unfused is not None:
-                loss = Mean(loss.total + heatmap_loss(output.unfused, targets).total, loss.samples)
-            weight = self.cascade.stage_weights[number] * self.grid.loss_weight
-            losses[f"loss_grid_{number + 1}"] = loss.times(weight)
-            predicted = regions.with_boxes(stage.decode(output.heatmaps.detach(), regions.boxes, ratio))
-            if number + 1 < self.cascade.stages:
-                regions = next_regions(regions, predicted, batch, self.conventions, self.sampling)
-        return FinalStage(regions, predicted, output.features), losses
+        reached, losses["loss_grid_1"] = self.train_stage(0, features, self.first_regions(samples, batch), batch)
+        for number in range(1, self.cascade.stages):
+            regions = next_regions(reached.entering, reached.leaving, batch, self.conventions, self.sampling)
+            reached, losses[f"loss_grid_{number + 1}"] = self.train_stage(number, features, regions, batch)
+        return reached, losses
+
+    def train_stage(
+        self, number: int, features: list[Tensor], regions: Regions, batch: Batch
+    ) -> tuple[StageOutput, Mean]:
+        """One stage, counted from 0: its IoU selector, its boxes without gradient, and its term of Eq. 2."""
+        stage, ratio = self.stages[number], self.cascade.mapping_ratios[number]
+        assert isinstance(stage, GridBranch)
+        regions, gt_boxes = self.select(regions, batch, number)
+        output = stage(self.pool(features, regions))
+        targets = stage.targets(regions.boxes, gt_boxes, ratio, self.conventions.heatmap_rounding)
+        loss = heatmap_loss(output.heatmaps, targets)
+        if output.unfused is not None:
+            loss = Mean(loss.total + heatmap_loss(output.unfused, targets).total, loss.samples)
+        weight = self.cascade.stage_weights[number] * self.grid.loss_weight
+        predicted = regions.with_boxes(stage.decode(output.heatmaps.detach(), regions.boxes, ratio))
+        return StageOutput(regions, predicted, output.features), loss.times(weight)
 
     def refine(self, features: list[Tensor], regions: Regions) -> tuple[Tensor, Tensor]:
         """Eq. 1 at test: every region through all stages.
@@ -61,12 +67,17 @@ class CascadeMapping(nn.Module):
             boxes after each stage [R, S, 4], features of the last stage [R, C, 7, 7].
         """
         boxes = []
-        for stage, ratio in zip(self.stages, self.cascade.mapping_ratios, strict=True):
-            assert isinstance(stage, GridBranch)
-            output = stage(self.pool(features, regions))
-            regions = regions.with_boxes(stage.decode(output.heatmaps, regions.boxes, ratio))
+        for number in range(self.cascade.stages):
+            regions, last = self.refine_once(number, features, regions)
             boxes.append(regions.boxes)
-        return torch.stack(boxes, dim=1), output.features
+        return torch.stack(boxes, dim=1), last
+
+    def refine_once(self, number: int, features: list[Tensor], regions: Regions) -> tuple[Regions, Tensor]:
+        """One stage at test, counted from 0: the regions with its boxes, and its features [R, C, 7, 7]."""
+        stage, ratio = self.stages[number], self.cascade.mapping_ratios[number]
+        assert isinstance(stage, GridBranch)
+        output = stage(self.pool(features, regions))
+        return regions.with_boxes(stage.decode(output.heatmaps, regions.boxes, ratio)), output.features
 
     def first_regions(self, samples: Regions, batch: Batch) -> Regions:
         """The positive samples, at most `rois_per_image` of each image at random."""

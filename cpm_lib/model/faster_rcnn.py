@@ -16,6 +16,14 @@ from cpm_lib.model.regions import Batch, Regions, match
 CODER_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
 
+def offset_loss(deltas: Tensor, samples: Regions, batch: Batch, plus_one: bool) -> Mean:
+    """Box regression on the positive samples: deltas [R, num_classes, 4], of which the RoI's own class counts."""
+    positive = torch.nonzero(samples.labels > 0).flatten()
+    _, gt_boxes, _ = match(samples, batch, plus_one)
+    targets = box_ops.encode(samples.boxes[positive], gt_boxes[positive], CODER_WEIGHTS, plus_one)
+    return box_loss(deltas[positive, samples.labels[positive]], targets, 1.0, len(samples))
+
+
 class FasterRCNN(Detector):
     """Classification branch with one box regression per class on its last hidden layer.
 
@@ -36,12 +44,9 @@ class FasterRCNN(Detector):
         hidden = self.classification.classifier.hidden(features, samples)
         logits = self.classification.classifier.predictor(hidden)
         deltas = self.regressor(hidden).view(len(samples), -1, 4)
-        positive = torch.nonzero(samples.labels > 0).flatten()
-        _, gt_boxes, _ = match(samples, batch, plus_one)
-        targets = box_ops.encode(samples.boxes[positive], gt_boxes[positive], CODER_WEIGHTS, plus_one)
         return {
             "loss_classifier": cross_entropy(logits, samples.labels),
-            "loss_box_reg_1": box_loss(deltas[positive, samples.labels[positive]], targets, 1.0, len(samples)),
+            "loss_box_reg_1": offset_loss(deltas, samples, batch, plus_one),
         }
 
     def detect(self, features: list[Tensor], proposals: Regions, batch: Batch) -> list[Detection]:

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from cpm_lib.errors import UserError
-from cpm_lib.evaluation import bootstrap, bootstrap_ap, bootstrap_difference, evaluate
+from cpm_lib.evaluation import Resampling, bootstrap, bootstrap_ap, bootstrap_difference, evaluate, summary
 from cpm_lib.evaluation.average_precision import class_matches, judge, weighted_ap
 from cpm_lib.evaluation.ground_truth import GroundTruth
 from tests.evaluation.samples import make
 
 
-@pytest.mark.parametrize("metric", ["AP", "AP50", "AP75", "AP90"])
+@pytest.mark.parametrize("metric", ["AP", "AP50", "AP75", "AP90", "APS", "APM", "APL"])
 def test_weight_one_equals_pycocotools(metric: str) -> None:
     coco, detections = make(images=60)
     interval = bootstrap_ap(detections, coco, samples=20, metric=metric)
@@ -68,6 +68,26 @@ def test_pairing_narrows_the_interval() -> None:
     paired, single = bootstrap_difference(a, b, coco, samples=200), bootstrap_ap(a, coco, samples=200)
     assert isinstance(paired["sd"], float) and isinstance(single["sd"], float)
     assert paired["sd"] < 0.5 * single["sd"]
+
+
+def test_combinations_of_several_rows_share_their_draws() -> None:
+    coco, better = make(images=20, noise=2.0)
+    _, worse = make(images=20, noise=6.0)
+    drawn = Resampling(coco, {"better": better, "worse": worse}, samples=50, seed=3)
+    for metric in ("AP", "APL"):
+        found = summary(drawn.ap("better", metric) - drawn.ap("worse", metric))
+        assert found == bootstrap_difference(better, worse, coco, samples=50, seed=3, metric=metric)
+    mean = sum(drawn.ap("worse", f"AP{percent}") for percent in range(50, 100, 5)) / 10
+    assert torch.allclose(mean, drawn.ap("worse"))
+    gain = {metric: drawn.ap("better", metric) - drawn.ap("worse", metric) for metric in ("AP50", "AP90")}
+    assert summary(gain["AP90"] - gain["AP50"])["difference"] == pytest.approx(
+        sum(sign * evaluate(side, coco)[metric]
+            for side, direction in ((better, 1), (worse, -1))
+            for metric, sign in (("AP90", direction), ("AP50", -direction)))
+    )  # fmt: skip
+    assert summary(drawn.ap("better") - drawn.ap("better")) == {
+        "difference": 0.0, "low": 0.0, "high": 0.0, "sd": 0.0, "samples": 50,
+    }  # fmt: skip
 
 
 def test_no_object_and_wrong_metric() -> None:

@@ -1,0 +1,183 @@
+"""Records of joint runs: rows by seed, and the claims that compare them."""
+
+from __future__ import annotations
+
+import functools
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from cpm_lib import ledger, presets
+from cpm_lib.ablation import joint
+from cpm_lib.ablation.joint import Metrics, Row, t_interval
+from cpm_lib.ablation.paired_record import enter
+from cpm_lib.ablation.setting import Setting, cost, plain, unusual
+from cpm_lib.claims import Claim, read_claims
+
+ROWS: Mapping[str, tuple[str, ...]] = {"table1": joint.TABLE1, "table2": joint.TABLE2, "table3": joint.TABLE3}
+"""Record -> its presets. Figure 8 compares rows of Table 2."""
+
+PAIRS: Mapping[str, tuple[str, Row, Row]] = {
+    "table1.cmm-gain": ("table1", Row("table1-cmm"), Row("table1-baseline-1stage")),
+    "table1.cmm-on-ism-rsm": ("table1", Row("table1-all"), Row("table1-ism-rsm-1stage")),
+    "table1.all-gain": ("table1", Row("table1-all"), Row("table1-baseline-1stage")),
+    "table4.stage1-like-baseline": ("table1", Row("table1-cmm", "stage1-cls"), Row("table1-baseline-1stage")),
+    "table2.r50-cpm-over-faster": ("table2", Row("cpm"), Row("faster")),
+    "table2.r50-cpm-over-grid": ("table2", Row("cpm"), Row("grid-fused")),
+    "table2.r50-grid-over-faster": ("table2", Row("grid-fused"), Row("faster")),
+    "table2.third-stage-gain": ("table2", Row("cpm"), Row("cpm-2stage")),
+    "fig8.a-over-faster": ("table2", Row("cpm"), Row("faster")),
+    "fig8.a-over-grid": ("table2", Row("cpm"), Row("grid-fused")),
+    "fig8.b-medium-and-large": ("table2", Row("cpm"), Row("grid-fused")),
+    "table3.ism-gain": ("table3", Row("cascade-ism-rsm", "stage2-cls_ism"), Row("cascade-ism-rsm", "stage2-cls")),
+    "table3.rsm-gain": ("table3", Row("cascade-ism-rsm", "stage2-cls_rsm"), Row("cascade-ism-rsm", "stage2-cls")),
+    "table3.both-gain": ("table3", Row("cascade-ism-rsm", "stage2-fused"), Row("cascade-ism-rsm", "stage2-cls")),
+}
+"""Claim -> record and the two rows whose difference it is; its parts are metrics."""
+
+Runs = Mapping[str, Mapping[int, dict[str, Metrics]]]
+"""Preset -> seed -> rows."""
+Seed = Callable[[Row, str], float]
+"""(row, metric) -> AP of one seed."""
+
+
+def _gain_grows(ap: Seed) -> dict[str, float]:
+    def gain(metric: str, other: str) -> float:
+        return ap(Row("cpm"), metric) - ap(Row(other), metric)
+
+    others = {"over-faster": "faster", "over-grid": "grid-fused"}
+    return {part: gain("AP90", other) - gain("AP80", other) for part, other in others.items()}
+
+
+def _large_most(ap: Seed) -> dict[str, float]:
+    large, medium = (ap(Row("cpm"), size) - ap(Row("grid-fused"), size) for size in ("APL", "APM"))
+    return {"gain": large - medium}
+
+
+SPECIAL: Mapping[str, tuple[str, Callable[[Seed], dict[str, float]]]] = {
+    "fig8.a-gain-grows": ("table2", _gain_grows),
+    "fig8.b-large-most": ("table2", _large_most),
+}
+"""Claims of other forms."""
+
+
+def record(setting: Setting, table: str, seeds: Sequence[int]) -> ledger.Record:
+    """The joint record of a table: read if it holds these seeds, else made and written.
+
+    Raises:
+        UserError: the data cannot be used.
+        Interrupted: Ctrl-C; finished runs and the one under way are kept.
+    """
+    configs = {name: presets.get(name, setting.profile) for name in ROWS[table]}
+    id = setting.record_id(f"joint-{table}")
+    known = _found(setting, id, {name: unusual(config) for name, config in configs.items()}, seeds)
+    if known is not None:
+        return known
+    found = {name: {seed: joint.run(setting, config, seed) for seed in seeds} for name, config in configs.items()}
+    differences: dict[str, Any] = {}
+    for claim in read_claims():
+        parts = quantities(claim, table, found, seeds)
+        if parts:
+            enter(differences, claim, parts)
+    spent = [cost(joint.run_folder(setting, config, seed)) for config in configs.values() for seed in seeds]
+    made = ledger.make(
+        id, f"Rows of {table}, trained from one trunk on equal terms", setting.level, dataset=setting.val,
+        profile=setting.profile, metrics=_metrics(found, configs, seeds), differences=differences,
+        notes=_notes(setting, seeds), wall_s=sum(x["wall_s"] for x in spent), cpu_s=sum(x["cpu_s"] for x in spent),
+    )  # fmt: skip
+    ledger.write(made)
+    return made
+
+
+def switch_record(setting: Setting, name: str, seeds: Sequence[int]) -> ledger.Record:
+    """What one switch of the conventions changes: `cpm` with the authors' value minus `cpm` as it is."""
+    usual, change = presets.get("cpm", setting.profile), joint.switches()[name]
+    at_test = change if name in joint.AT_TEST else None
+    config = usual if at_test else usual.override(change)
+    id = setting.record_id(f"switch-{name.replace('_', '-')}")
+    configs = {"corrected": unusual(usual), "official": unusual(usual.override(change))}
+    known = _found(setting, id, configs, seeds)
+    if known is not None:
+        return known
+    found = {
+        "corrected": {seed: joint.run(setting, usual, seed) for seed in seeds},
+        "official": {seed: joint.run(setting, config, seed, at_test) for seed in seeds},
+    }
+    one, other = Row("official"), Row("corrected")
+    sides = _sides(found, seeds)
+    parts = {
+        metric: t_interval([ap(one, metric) - ap(other, metric) for ap in sides]) for metric in ("AP", "AP75", "AP90")
+    }
+    spent = [cost(joint.run_folder(setting, config, seed)) for seed in seeds]
+    made = ledger.make(
+        id, f"conventions.{name}: the authors' value against ours", setting.level, config=usual, dataset=setting.val,
+        metrics=_metrics(found, {"corrected": usual, "official": usual.override(change)}, seeds),
+        differences={"switches": {name: parts}}, notes=_notes(setting, seeds),
+        wall_s=sum(x["wall_s"] for x in spent), cpu_s=sum(x["cpu_s"] for x in spent),
+    )  # fmt: skip
+    ledger.write(made)
+    return made
+
+
+def quantities(claim: Claim, table: str, found: Runs, seeds: Sequence[int]) -> dict[str, Any]:
+    """Part -> t interval over the seeds, for a claim that this table's runs decide; else empty."""
+    sides = _sides(found, seeds)
+    if claim.id in PAIRS and PAIRS[claim.id][0] == table:
+        _, one, other = PAIRS[claim.id]
+        return {metric: t_interval([ap(one, metric) - ap(other, metric) for ap in sides]) for metric in claim.values}
+    if claim.id in SPECIAL and SPECIAL[claim.id][0] == table:
+        by_seed = [SPECIAL[claim.id][1](ap) for ap in sides]
+        return {part: t_interval([parts[part] for parts in by_seed]) for part in claim.values}
+    return {}
+
+
+def _sides(found: Runs, seeds: Sequence[int]) -> list[Seed]:
+    """Access to the rows of every seed; NaN without an object of some size."""
+
+    def ap(seed: int, row: Row, metric: str) -> float:
+        value = found[row.preset][seed][row.row][metric]
+        return math.nan if value is None else value
+
+    return [functools.partial(ap, seed) for seed in seeds]
+
+
+def _metrics(found: Runs, configs: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
+    table = {}
+    for name, by_seed in found.items():
+        rows = {}
+        for row in by_seed[seeds[0]]:
+            values = {metric: [by_seed[seed][row][metric] for seed in seeds] for metric in joint.METRICS}
+            rows[row] = {
+                metric: {"mean": _mean(numbers), "sd": _sd(numbers), "seeds": numbers}
+                for metric, numbers in values.items()
+            }
+        table[name] = rows
+    return {"seeds": list(seeds), "rows": table, "configs": {name: unusual(c) for name, c in configs.items()}}
+
+
+def _found(setting: Setting, id: str, configs: Mapping[str, Any], seeds: Sequence[int]) -> ledger.Record | None:
+    if not (ledger.results_folder() / f"{id}.json").is_file():
+        return None
+    record = ledger.read(id)
+    same = record.results_version == ledger.RESULTS_VERSION and record.data_fingerprint == setting.val.fingerprint()
+    same = same and set(seeds) <= set(record.metrics["seeds"])
+    return record if same and record.metrics["configs"] == plain(configs) else None
+
+
+def _notes(setting: Setting, seeds: Sequence[int]) -> str:
+    solver = presets.get("cpm", setting.profile).solver
+    return (
+        f"Every row trained from one trunk for {solver.iterations} iterations of {solver.images_per_batch} images: "
+        f"undertrained. Seeds {', '.join(map(str, seeds))}, paired; intervals by Student's t over the seeds."
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return statistics.fmean(defined) if defined else None
+
+
+def _sd(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return statistics.stdev(defined) if len(defined) > 1 else None

@@ -1,0 +1,154 @@
+"""On what an experiment runs: profile, data and seed, and what it has left behind so far."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cpm_lib import ledger
+from cpm_lib.config import Config
+from cpm_lib.data import DetectionDataset, open_source
+from cpm_lib.errors import UserError
+from cpm_lib.files import write_atomic
+
+RUNS = Path("_build/ablation")
+"""Default place of run folders, so that what was stopped can go on."""
+PROFILES = ("smoke", "quick", "gpu")
+"""Sizes at which the ablations run, in rising order."""
+_FORMS = "shapes:PROFILE, voc:ROOT or coco:ROOT; both splits are needed, so name none"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Data of an experiment at one size.
+
+    Attributes:
+        profile: see `PROFILES`.
+        source: text without split, e.g. ``shapes:quick``.
+        runs: folder of the run folders.
+    """
+
+    profile: str
+    source: str
+    train: DetectionDataset
+    val: DetectionDataset
+    runs: Path = RUNS
+
+    @classmethod
+    def open(cls, profile: str, source: str | None = None, runs: str | Path = RUNS) -> Setting:
+        """Open the training and the validation split of a source; default: the shapes of the profile.
+
+        Raises:
+            UserError: unknown profile, a source with a split, or data that cannot be used.
+        """
+        if profile not in PROFILES:
+            raise UserError(f"profile '{profile}': ablations run at {', '.join(PROFILES)}; choose one of these")
+        source = source or f"shapes:{profile}"
+        train, val = (open_source(text) for text in splits(source))
+        return cls(profile, source, train, val, Path(runs))
+
+    @property
+    def level(self) -> str:
+        """Level of evidence."""
+        return level_of(self.source)
+
+    def record_id(self, experiment: str, seed: int = 0) -> str:
+        """``<experiment>-<profile>``, then the data if it is not the profile's own, then the seed if it is not 0."""
+        return record_id(experiment, self.profile, self.source, seed)
+
+    def run(self, experiment: str, config: Config, seed: int, **further: Any) -> Path:
+        """A run folder of its own for everything that decides the result; `further` are such things, too."""
+        facts = {
+            "config": unusual(config),
+            "data": [self.train.fingerprint(), self.val.fingerprint()],
+            "version": ledger.RESULTS_VERSION,
+            **further,
+        }
+        return self.folder(experiment, seed, facts)
+
+    def folder(self, experiment: str, seed: int, facts: Mapping[str, Any]) -> Path:
+        """A run folder named after the experiment and everything in `facts`."""
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+        return self.runs / f"{record_id(experiment, self.profile, self.source, 0)}-s{seed}-{digest[:8]}"
+
+    def found(self, id: str, config: Config) -> ledger.Record | None:
+        """The record of this id if nothing that decides its numbers has changed since, else None."""
+        if not (ledger.results_folder() / f"{id}.json").is_file():
+            return None
+        record = ledger.read(id)
+        same = record.results_version == ledger.RESULTS_VERSION and record.data_fingerprint == self.val.fingerprint()
+        return record if same and unusual(Config.from_dict(record.config)) == unusual(config) else None
+
+
+@contextlib.contextmanager
+def spending(run: Path) -> Iterator[None]:
+    """Adds what a `with` block costs to ``cost.json`` of a run folder, also when it is interrupted."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    try:
+        yield
+    finally:
+        before = cost(run)
+        spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+        total = {name: round(before[name] + value, 1) for name, value in spent.items()}
+        write_atomic(run / "cost.json", json.dumps(total) + "\n")
+
+
+def cost(run: Path) -> dict[str, float]:
+    """Wall and CPU seconds spent on a run folder so far, interrupted attempts included."""
+    file = run / "cost.json"
+    return json.loads(file.read_text()) if file.is_file() else {"wall_s": 0.0, "cpu_s": 0.0}
+
+
+def splits(source: str) -> tuple[str, str]:
+    """Source texts of the training and the validation split.
+
+    Raises:
+        UserError: the text names a split already.
+    """
+    kind, _, rest = source.partition(":")
+    mark = ":" if kind == "shapes" else ","
+    if not rest or mark in rest:
+        raise UserError(f"--data {source}: ablations take {_FORMS}")
+    return f"{source}{mark}train", f"{source}{mark}val"
+
+
+def level_of(source: str) -> str:
+    """Level of evidence of a source: shapes, photographs, or COCO."""
+    return {"shapes": "E1", "coco": "E3"}.get(source.partition(":")[0], "E2")
+
+
+def record_id(experiment: str, profile: str, source: str, seed: int) -> str:
+    """See `Setting.record_id`."""
+    name = f"{experiment}-{profile}"
+    if source != f"shapes:{profile}":
+        name += "-" + re.sub(r"[^a-z0-9]+", "-", source.rstrip("/").rpartition("/")[2].lower()).strip("-")
+    return name if seed == 0 else f"{name}-s{seed}"
+
+
+def unusual(config: Config) -> dict[str, Any]:
+    """The settings that differ from the defaults, by dotted name; settings added later change nothing here."""
+    return {key: value for key, value in _flat(config.to_dict()).items() if value != _DEFAULTS[key]}
+
+
+def plain(value: Any) -> Any:
+    """As JSON keeps it: lists for tuples."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+_DEFAULTS = _flat(Config().to_dict())
