@@ -222,7 +222,8 @@ class SolverConfig:
     clip_norm: float | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16`: autocast to bfloat16 on devices made for it, float32 elsewhere (`environment.has_bfloat16`)."""
-    channels_last: bool = False
+    channels_last: bool = True
+    """All channels of a pixel lie together in the maps of the backbone, as convolutions and RoIAlign like it."""
     checkpoint_every: int = 10_000
     checkpoints_kept: int = 2
     evaluate_every: int = 0

@@ -283,7 +283,7 @@ PROFILES: Mapping[str, Profile] = {
                 "proposals.pre_nms_test": 200, "proposals.post_nms_test": 100,
                 "classification.hidden": 128, "classification.rois_per_image": 32,
                 "grid.channels_per_point": 8, "grid.convs": 4, "grid.rois_per_image": 8,
-                "solver.precision": "bf16", "solver.channels_last": True, "solver.iterations": 240,
+                "solver.precision": "bf16", "solver.iterations": 240,
                 "solver.warmup_iterations": 20, "solver.checkpoint_every": 100,
             },
         ),
@@ -301,7 +301,7 @@ PROFILES: Mapping[str, Profile] = {
                 "solver.optimiser": "adamw", "solver.lr": 0.001, "solver.weight_decay": 0.05,
                 "solver.schedule": "cosine", "solver.images_per_batch": 32, "solver.iterations": 900,
                 "solver.warmup_iterations": 50, "solver.clip_norm": 10.0, "solver.precision": "bf16",
-                "solver.channels_last": True, "solver.checkpoint_every": 300,
+                "solver.checkpoint_every": 300,
             },
         ),
         Profile(

@@ -17,7 +17,7 @@ from cpm_lib.errors import UserError
 from cpm_lib.training import Interrupted, checkpoint, train
 
 SGD = {"solver.optimiser": "sgd", "solver.lr": 0.01, "solver.schedule": "step", "solver.steps": (4,)}
-QUICK = {"solver.precision": "bf16", "solver.channels_last": True}
+QUICK = {"solver.precision": "bf16"}
 Smoke = Callable[..., Config]
 
 
