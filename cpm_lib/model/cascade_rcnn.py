@@ -130,7 +130,5 @@ class CascadeRCNN(Detector):
             "stage_boxes": torch.stack(stage_boxes, dim=1)[roi],
             "proposals": proposals.boxes[roi],
         }
-        return [
-            {key: value[kept.image == image] for key, value in found.items() if value is not None}
-            for image in range(len(batch))
-        ]
+        indices = [kept.of_image(image) for image in range(len(batch))]
+        return [{key: value[index] for key, value in found.items() if value is not None} for index in indices]

@@ -52,8 +52,8 @@ class CPMRCNN(Detector):
         """Classified proposals, each localised by the cascade and scored."""
         candidates = self.classification.detect(features, proposals, batch)
         found = self.localise_and_score(features, candidates)
-        image = candidates.regions.image
-        return [{key: value[image == number] for key, value in found.items()} for number in range(len(batch))]
+        indices = [candidates.regions.of_image(number) for number in range(len(batch))]
+        return [{key: value[index] for key, value in found.items()} for index in indices]
 
     def most_detections(self) -> int | None:
         """Without a limit of the RoIs (the authors' way) the detections have none either."""
