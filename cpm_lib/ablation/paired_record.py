@@ -10,12 +10,11 @@ from cpm_lib.ablation import paired, paired_rois, paired_rows
 from cpm_lib.ablation.paired_heads import CHAINS, ISM
 from cpm_lib.ablation.setting import Setting, cost, plain, spending
 from cpm_lib.claims import Claim, read_claims
-from cpm_lib.evaluation import Resampling, evaluate, summary
+from cpm_lib.evaluation import METRICS, Resampling, evaluate, summary
 from cpm_lib.evaluation.ground_truth import Detection
 from cpm_lib.progress import progress
 
 CLAIM = "Heads side by side on one frozen trunk: stages, mapping ratios, thresholds, ISM, RSM and their controls"
-METRICS = ("AP", "AP50", "AP60", "AP70", "AP75", "AP80", "AP90", "APS", "APM", "APL", "AR100")
 
 
 def record(setting: Setting, seed: int) -> ledger.Record:
