@@ -17,9 +17,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-GROUND_TRUTH = "#1a9641"
-PROPOSAL = "#d7191c"
-PREDICTION = "#f5a000"
+# Okabe and Ito's colours, which colour-blind readers tell apart; the ground truth is dashed besides.
+GROUND_TRUTH = "#009e73"
+PROPOSAL = "#d55e00"
+STAGES = ("#56b4e9", "#cc79a7", "#e69f00")
+"""The boxes of stages 1, 2 and 3."""
+PREDICTION = STAGES[-1]
+"""Of any detector: its last box."""
 INK = "#222222"
 QUIET = "#767676"
 SERIES = ("#0068a8", "#c44e00", "#008060", "#a03c8c", "#6b5b00", "#4a4a9c", "#b01030", "#3c7a9c", "#7a4a20")

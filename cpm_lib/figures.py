@@ -1,7 +1,7 @@
 """Static figures in one style: white cards that read on light and on dark pages.
 
 Every function returns a `Figure` and leaves matplotlib's global state alone. Images are float [3,H,W] in 0..1.
-Colours follow the paper's Fig. 1: ground truth green, proposal (RoI) red, prediction yellow to orange.
+Colours after the paper's Fig. 1: ground truth green, proposal (RoI) red, prediction orange.
 """
 
 from __future__ import annotations
