@@ -1,0 +1,71 @@
+"""Tables for the pages of the book: experiments and claims as the records have them, never typed in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cpm_lib.ablation import experiments, report, tables
+from cpm_lib.claims import count_by_status, read_claims
+from cpm_lib.ledger import LEVELS, Record, Table, read_all
+
+
+def experiment_table(
+    name: str, *, columns: Sequence[str] | None = None, records: Sequence[Record] | None = None
+) -> Table:
+    """What `cpm ablate NAME` prints: our rows, mean and standard deviation over seeds, with the paper's below.
+
+    Args:
+        columns: headings to show; default all.
+        records: default: those in ``data/results``.
+
+    Raises:
+        UserError: no such experiment.
+    """
+    experiment = experiments.get(name)
+    known = read_all() if records is None else records
+    sources = tuple(f"{source.name}-" for source in experiment.sources)
+    # Profile and data are part of an id; pages show the quick shapes.
+    used = [record for record in known if record.id.startswith(sources) and record.profile == "quick"]
+    used = [record for record in used if record.level in ("E0", "E1")]
+    found = tables.content(experiment, used)
+    headings = list(columns or experiment.columns)
+    digits = 1 if "AP" in experiment.columns else 3
+    rows = []
+    for row in found["rows"]:
+        rows.append([row["name"], str(row["seeds"]), *(_mean(row, heading, digits) for heading in headings)])
+        if row["paper"]:
+            rows.append(["  the paper, COCO", "", *(report.number(row["paper"].get(heading)) for heading in headings)])
+    level = f"Evidence {found['level']}: {LEVELS[found['level']]}. " if found["level"] else "Not run yet. "
+    caption = f"{experiment.table}. {level}Mean over seeds ± standard deviation."
+    return Table(["", "seeds", *headings], rows, caption)
+
+
+def claims_table(*beginnings: str, records: Sequence[Record] | None = None) -> Table:
+    """What the paper claims, what the records say, and the verdict, for claims whose ids begin so.
+
+    Returns:
+        One row per claim and part, in the order of `report.entries`: the statement, the paper's number, ours with its
+        95 % interval, the verdict, the record. A claim without a record says why there is no number.
+    """
+    chosen = [claim for claim in read_claims() if claim.id.startswith(beginnings)]
+    rows = []
+    for entry in report.entries(records, chosen):
+        for number, part in enumerate(entry["parts"] or [{"part": "", "paper": None}]):
+            ours = report.interval(part) if "difference" in part else "–"
+            verdict = entry["status"] if number == 0 else ""
+            name = entry["form"] if number == 0 else ""
+            rows.append([name, part["part"], report.number(part["paper"]), ours, verdict, part.get("record", "")])
+    return Table(["Claim", "", "Paper", "Ours [95 %]", "Verdict", "Record"], rows)
+
+
+def status_table() -> Table:
+    """How many claims have each verdict."""
+    counts = count_by_status(read_claims())
+    return Table(["Verdict", "claims"], [[status, str(number)] for status, number in counts.items()])
+
+
+def _mean(row: dict[str, dict[str, float | None]], heading: str, digits: int) -> str:
+    mean, spread = row["ours"].get(heading), row["sd"].get(heading)
+    if mean is None:
+        return "–"
+    return f"{mean:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread is not None else "")
