@@ -235,6 +235,7 @@ def _bench_parsers(actions: Any) -> None:
 def _bench_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--repeats", type=_positive, default=5, metavar="N", help="after warming up (default 5)")
     command.add_argument("--threads", type=_positive, metavar="N", help="of the CPU; default: torch's")
+    command.add_argument("--record", metavar="ID", help="also keep the result as data/results/ID.json, for the book")
     _json_option(command)
 
 

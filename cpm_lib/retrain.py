@@ -27,7 +27,6 @@ TRAIN, VAL = "shapes:quick:train", "shapes:quick:val"
 TRUNK_ITERATIONS, MODEL_ITERATIONS = 2400, 1000
 SHIPPED = Path("data/checkpoints")
 WORK = Path("_build/retrain")
-METRICS = ("AP", "AP50", "AP75", "AP90", "APS", "APM", "APL")
 
 
 def main() -> None:
@@ -96,7 +95,7 @@ def _scores(found: list[dict[str, Any]], validation: Any, gamma: float) -> dict[
     metrics = {}
     for stage, score, detections in rows:
         values = evaluation.evaluate(detections, validation)
-        metrics[f"stage{stage}-{score}"] = {name: values[name] for name in METRICS}
+        metrics[f"stage{stage}-{score}"] = {name: values[name] for name in evaluation.HEADLINE}
     return {
         "metrics": metrics,
         "differences": evaluation.paired_differences(rows, validation),

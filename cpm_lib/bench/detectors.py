@@ -16,6 +16,8 @@ from cpm_lib.progress import progress
 
 Axis = Literal["rois", "stages", "batch", "area"]
 
+_UNCHECKED = "; from memory, not compared with the publication"
+
 
 class OwnSettings(NamedTuple):
     """How many RoIs per image a method refines at most at test, and who says so."""
@@ -29,9 +31,9 @@ def own_settings(config: Config) -> OwnSettings:
     if config.detector == "cpm":
         return OwnSettings(96, "CPM R-CNN, Sec. 3.4.3: 96 at most after NMS")
     if config.detector == "grid" and config.grid.head == "original":
-        return OwnSettings(125, "Grid R-CNN (arXiv 1811.12030), inference: the 125 best after NMS")
+        return OwnSettings(125, f"Grid R-CNN (arXiv 1811.12030): the 125 best after NMS{_UNCHECKED}")
     if config.detector == "grid":
-        return OwnSettings(100, "Grid R-CNN Plus (arXiv 1906.05688), one NMS: 100 proposals")
+        return OwnSettings(100, f"Grid R-CNN Plus (arXiv 1906.05688): 100 after its one NMS{_UNCHECKED}")
     return OwnSettings(100, "100 detections per image, as torchvision")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from cpm_lib import ledger
 
 Row = dict[str, Any]
 
@@ -28,6 +31,30 @@ def table(content: dict[str, Any]) -> list[list[str]]:
     cells = {head: [cell(row) for row in content["rows"]] for head, cell in _COLUMNS.items()}
     filled = {head: column for head, column in cells.items() if any(column)}
     return [list(filled), *map(list, zip(*filled.values(), strict=True))]
+
+
+def details(record: str, beginning: str = "") -> ledger.Table:
+    """The whole table of one kept benchmark, for a page; `beginning` of the names chooses rows."""
+    content = ledger.read(record).metrics
+    rows = [row for row in content["rows"] if row["name"].startswith(beginning)]
+    first, *rest = table(content | {"rows": rows})
+    return ledger.Table(first, rest, head(content))
+
+
+def overview(records: Sequence[str]) -> ledger.Table:
+    """One row for each kept comparison: seconds of both sides and the ratios of time, CPU time, operations, memory."""
+    columns = ["", "against", "RoIs", "s", "theirs", "time", "either order", "CPU time", "operations", "memory"]
+    rows = []
+    for id in records:
+        content = ledger.read(id).metrics
+        ours, theirs = (row for row in content["rows"] if "stage_rois" in row)
+        orders = f"{ours['ratio_first']:.2f}, {_number(ours['ratio_second'], 1, 2) or '–'}"
+        seconds = [f"{row['median_s']:.1f}" for row in (ours, theirs)]
+        ratios = [f"{ours['ratio']:.2f}", orders, f"{ours['cpu_ratio']:.2f}", f"{ours['flop_ratio']:.2f}"]
+        name = f"{ours['name']}, {content['work']}" + (f", {content['batch']} images" if content["batch"] > 1 else "")
+        rois = " / ".join(str(number) for number in dict.fromkeys(content["rois"]))
+        rows.append([name, theirs["name"], rois, *seconds, *ratios, _number(content.get("memory_ratio"), 1, 2) or "–"])
+    return ledger.Table(columns, rows, "Ratios are ours over theirs, medians of one run in which both take turns.")
 
 
 def head(content: dict[str, Any]) -> str:

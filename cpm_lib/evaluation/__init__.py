@@ -10,7 +10,7 @@ from cpm_lib.evaluation.bootstrap import (
     summary,
 )
 from cpm_lib.evaluation.calibration import calibration, hysteresis, score_correlation, score_quality
-from cpm_lib.evaluation.coco import METRICS, SCORES, evaluate, rescore, rows
+from cpm_lib.evaluation.coco import HEADLINE, METRICS, SCORES, evaluate, rescore, rows
 from cpm_lib.evaluation.completeness import overall_appearance, score_by_completeness, score_by_truncation
 from cpm_lib.evaluation.diagnosis import border_positions, borders_by_stage, coverage, misalignment
 from cpm_lib.evaluation.error_bins import error_bins
@@ -21,6 +21,7 @@ from cpm_lib.evaluation.oracles import oracles
 from cpm_lib.evaluation.proposal_quality import object_quality, proposal_quality
 
 __all__ = [
+    "HEADLINE",
     "METRICS",
     "SCORES",
     "Augmented",

@@ -17,6 +17,8 @@ from cpm_lib.model.fused_score import fuse
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MAX_DETECTIONS = (1, 10, 100)
 METRICS = ("AP", "AP50", "AP60", "AP70", "AP75", "AP80", "AP90", "APS", "APM", "APL", "AR100")
+HEADLINE = ("AP", "AP50", "AP75", "AP90", "APS", "APM", "APL")
+"""Those that tables print."""
 SCORES = ("cls", "cls_ism", "cls_rsm", "fused")
 ALL_AREAS = (0.0, 1e10)
 

@@ -50,6 +50,8 @@ function explorerKit(root) {
       type: "range", min, max, step, value, autocomplete: "off",
       // Else JupyterLab takes the arrow keys for itself.
       "data-lm-suppress-shortcuts": "true",
+      // Not the whole label, which holds the value too.
+      "aria-label": label,
       "aria-valuetext": show(value),
     });
     const update = () => {

@@ -1,0 +1,110 @@
+"""`cpm ablate` and `bench`: the paper's claims and other detectors' speed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from cpm_lib.commands.options import open_data, wanted_config
+from cpm_lib.commands.output import as_text, print_table, write_json
+from cpm_lib.errors import UserError
+
+
+def ablate(args: argparse.Namespace) -> None:
+    if args.names == ["report"] and not args.list:
+        return _ablate_report(args)
+    if args.update:
+        raise UserError("--update belongs to the report: cpm ablate report --update")
+    if not args.list and not args.names:
+        raise UserError("say what to run, e.g. cpm ablate table4; cpm ablate --list tells what there is")
+    from cpm_lib import ablation
+    from cpm_lib.ablation import tables
+
+    experiments = [ablation.get(name) for name in args.names]
+    if args.list:
+        rows = ablation.listing(args.profile, args.data, args.seeds)
+        if not write_json(args, rows):
+            columns = ("name", "table", "level", "profile", "rows", "seeds", "created", "cost", "status")
+            print_table([list(columns)] + [[as_text(row[column]) for column in columns] for row in rows], left=2)
+        return None
+    setting = ablation.Setting.open(args.profile, args.data, args.runs)
+    found = []
+    for experiment in experiments:
+        found.append(tables.content(experiment, ablation.run(experiment, setting, args.seeds)))
+        if args.json != "-":
+            print("\n".join(tables.lines(found[-1])), flush=True)
+    write_json(args, found)
+    return None
+
+
+def _ablate_report(args: argparse.Namespace) -> None:
+    from cpm_lib import ablation
+    from cpm_lib.ablation import report
+
+    if args.update:
+        print(f"{ablation.write_statuses()} entries of data/claims.json changed", file=sys.stderr)
+    if not write_json(args, report.entries()):
+        print("\n".join(report.lines()))
+
+
+def bench_detectors(args: argparse.Namespace) -> None:
+    # First of all, and before the slow imports: most mistakes are made here.
+    config, against, names = wanted_config(args), None, None
+    if args.against != "torchvision":
+        against = wanted_config(args, args.against, args.against_set)
+        if against.preset == config.preset:
+            ours, theirs = (" ".join([config.preset, *settings]) for settings in (args.set, args.against_set))
+            names = (ours, theirs if theirs != ours else f"{theirs} again")
+    elif args.against_set:
+        raise UserError("--against-set changes another preset of ours; name it with --against")
+    from cpm_lib import bench
+    from cpm_lib.training import distributed
+
+    options: dict[str, Any] = {"size": args.size and tuple(args.size), "batch": args.batch, "precision": args.dtype}
+    options |= {"device": distributed.start(args.device), "rois": args.rois, "repeats": args.repeats}
+    with bench.threads(args.threads):
+        if args.work == "inference" and args.sweep:
+            content = bench.sweep(config, args.sweep, **options)
+        else:
+            own = args.work == "inference" and args.own_settings
+            content = bench.versus(args.work, config, against, names=names, own=own, memory=args.memory, **options)
+    _bench_result(args, content)
+
+
+def bench_targets(args: argparse.Namespace) -> int:
+    config = wanted_config(args)
+    from cpm_lib import bench
+    from cpm_lib.training import distributed
+
+    device = distributed.start(args.device)
+    with bench.threads(args.threads):
+        content = bench.targets(config, rois=args.rois, repeats=args.repeats, device=device)
+    _bench_result(args, content)
+    return 1 if any(row.get("equal") is False for row in content["rows"]) else 0
+
+
+def bench_loading(args: argparse.Namespace) -> None:
+    config = wanted_config(args)
+    from cpm_lib import bench
+
+    with bench.threads(args.threads):
+        data = open_data(args.source, args.strict)
+        options = {"workers": args.workers, "batches": args.batches, "repeats": args.repeats}
+        content = bench.loading(config, data, **options)
+    _bench_result(args, content)
+
+
+def _bench_result(args: argparse.Namespace, content: dict[str, Any]) -> None:
+    from cpm_lib.bench import report
+
+    if args.record:
+        from cpm_lib import bench, ledger
+
+        ledger.write(bench.record(args.record, content))
+    if write_json(args, content):
+        return
+    print(report.head(content))
+    print_table(report.table(content))
+    for line in report.conclusions(content):
+        print(line)
