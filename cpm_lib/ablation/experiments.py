@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cpm_lib.ablation import diagnosis, joint, joint_record, paired_record, paired_rows, speed
+from cpm_lib.ablation import diagnosis, joint, joint_record, outside, paired_record, paired_rows, speed
 from cpm_lib.ablation.setting import Setting, record_id
 from cpm_lib.errors import UserError
 from cpm_lib.ledger import Record
@@ -97,6 +97,7 @@ def _switch(name: str) -> Source:
 PAIRED = Source("paired", _each(paired_record.record), True, "13 CPU min per seed")
 DIAGNOSIS = Source("diagnosis", _each(diagnosis.record), True, "the paired run and 2 CPU min per seed")
 SPEED = Source("speed", lambda setting, _: [speed.record(setting)], False, "10 CPU min at the paper's size", "E0")
+OUTSIDE = Source("outside", lambda setting, seeds: [outside.record(setting, seeds)], False, "2 trainings per seed")
 _STAGE1 = Shown("stage 1", "rows.falling1-cls", "table4.three-stages-stage1")
 
 
@@ -234,6 +235,14 @@ EXPERIMENTS: Mapping[str, Experiment] = {
             tuple(
                 Shown(f"{name}, {side}", f"rows.{side}.last", "", f"switch-{name.replace('_', '-')}")
                 for name in joint.switches() for side in ("corrected", "official")
+            ),
+        ),
+        Experiment(
+            "outside", "check of ours", (OUTSIDE,),
+            tuple(
+                Shown(name, f"rows.{key}", "", "outside")
+                for name, key in (("trunk, by ours", "trunk, ours"), ("trunk, by torchvision", "trunk, torchvision"),
+                                  ("trained, ours", "ours"), ("trained, torchvision", "torchvision"))
             ),
         ),
         Experiment(
