@@ -67,9 +67,10 @@ def lint(outcome: Outcome) -> None:
 
 def everything(outcome: Outcome) -> None:
     # Two processes of one thread each are faster than one of two threads, and give the same numbers everywhere.
-    unit = ["tests", "--ignore=tests/book", "-n", "2", "--dist", "loadfile"]
-    tests(outcome, "unit and golden tests", "3 min", unit, OMP_NUM_THREADS="1")
-    tests(outcome, "notebooks", "1 min", ["--nbval", "notebooks"])
+    # By file: the cells of a notebook belong to one kernel.
+    pair = ["-n", "2", "--dist", "loadfile"]
+    tests(outcome, "unit and golden tests", "6 min", ["tests", "--ignore=tests/book", *pair], OMP_NUM_THREADS="1")
+    tests(outcome, "notebooks", "2 min", ["--nbval", "notebooks", *pair], OMP_NUM_THREADS="1")
     build = [PYTHON, "book/build.py", "--profile", "smoke"]
     if step(outcome, "smoke book", "1 min", build):
         tests(outcome, "book in a browser", "1 min", ["tests/book"], CPM_BOOK_HTML=str(ROOT / "_build/smoke/html"))
