@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cpm_lib.ablation import experiments, report, tables
 from cpm_lib.claims import count_by_status, read_claims
@@ -44,18 +46,39 @@ def claims_table(*beginnings: str, records: Sequence[Record] | None = None) -> T
     """What the paper claims, what the records say, and the verdict, for claims whose ids begin so.
 
     Returns:
-        One row per claim and part, in the order of `report.entries`: the statement, the paper's number, ours with its
-        95 % interval, the verdict, the record. A claim without a record says why there is no number.
+        One row per claim and part, in the order of `report.entries`: the statement, the paper's number, ours over all
+        seeds, the verdict, the record. A claim without a record says why there is no number.
     """
     chosen = [claim for claim in read_claims() if claim.id.startswith(beginnings)]
     rows = []
     for entry in report.entries(records, chosen):
-        for number, part in enumerate(entry["parts"] or [{"part": "", "paper": None}]):
-            ours = report.interval(part) if "difference" in part else "–"
-            verdict = entry["status"] if number == 0 else ""
-            name = entry["form"] if number == 0 else ""
-            rows.append([name, part["part"], report.number(part["paper"]), ours, verdict, part.get("record", "")])
-    return Table(["Claim", "", "Paper", "Ours [95 %]", "Verdict", "Record"], rows)
+        by_part: dict[str, list[dict[str, Any]]] = {}
+        for part in entry["parts"] or [{"part": "", "paper": None}]:
+            by_part.setdefault(part["part"], []).append(part)
+        for number, (name, parts) in enumerate(by_part.items()):
+            claim, verdict = (entry["form"], entry["status"]) if number == 0 else ("", "")
+            rows.append([claim, name, report.number(parts[0]["paper"]), _over_seeds(parts), verdict, _records(parts)])
+    caption = "Ours: mean over seeds, within the lowest and the highest end of their 95 % intervals."
+    return Table(["Claim", "", "Paper", "Ours [95 %]", "Verdict", "Record"], rows, caption)
+
+
+def _over_seeds(parts: Sequence[Mapping[str, Any]]) -> str:
+    """Mean of one quantity over the records of several seeds, with the reach of their intervals."""
+    known = [part for part in parts if part.get("difference") is not None and part["low"] is not None]
+    if not known:
+        return "–" if "difference" not in parts[0] else "undefined"
+    whole = {
+        "difference": statistics.fmean(part["difference"] for part in known),
+        "low": min(part["low"] for part in known),
+        "high": max(part["high"] for part in known),
+    }
+    # Unbroken, else a narrow column tears numbers apart.
+    return report.interval(whole).replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _records(parts: Sequence[Mapping[str, Any]]) -> str:
+    ids = [part["record"] for part in parts if "record" in part]
+    return "" if not ids else ids[0] if len(ids) == 1 else f"{min(ids, key=len)}, {len(ids)} seeds"
 
 
 def status_table() -> Table:

@@ -1,0 +1,56 @@
+"""Tables of the book: what they say of the records there are, and of those there are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from cpm_lib import ledger
+from cpm_lib.ablation import pages
+from cpm_lib.claims import read_claims
+from cpm_lib.errors import UserError
+
+
+def quantity(value: float) -> dict[str, float]:
+    return {"difference": value, "low": value - 0.5, "high": value + 0.5}
+
+
+def record(seed: int, value: float) -> ledger.Record:
+    parts = {part: quantity(value) for part in ("AP", "APS", "APM", "APL", "AP90")}
+    id = "paired-quick" if seed == 0 else f"paired-quick-s{seed}"
+    rows = {"falling1-cls": {"AP": 30.0 + value}, "falling2-cls": {"AP": 31.0 + value}}
+    return ledger.Record(
+        id=id, claim="", level="E1", profile="quick", seed=seed, metrics={"rows": rows},
+        differences={"table4": {"stage2-over-stage1": parts}},
+    )  # fmt: skip
+
+
+def test_seeds_of_a_claim_share_a_line() -> None:
+    table = pages.claims_table("table4.stage2-over-stage1", records=[record(0, 1.0), record(1, 2.0)])
+    assert table.rows[0][3].replace("\N{NO-BREAK SPACE}", " ") == "+1.50 [0.50, 2.50]"
+    assert table.rows[0][4:] == ["reproduced", "paired-quick, 2 seeds"]
+    assert [row[1] for row in table.rows] == ["AP", "APS", "APM", "APL", "AP90"]
+
+
+def test_a_claim_without_a_record_says_so() -> None:
+    claim = next(claim for claim in read_claims() if claim.id == "table2.r50-cpm-over-faster")
+    table = pages.claims_table(claim.id, records=[])
+    assert {row[3] for row in table.rows} == {"–"}
+    assert table.rows[0][4:] == ["not run", ""]
+
+
+def test_an_experiment_shows_mean_and_spread() -> None:
+    table = pages.experiment_table("table4", columns=["AP"], records=[record(0, 1.0), record(1, 3.0)])
+    rows = {row[0]: row[1:] for row in table.rows if row[1]}
+    assert rows["stage 1"] == ["2", "32.0 ± 1.4"]
+    assert "E1" in table.caption
+
+
+def test_an_experiment_without_records_is_empty_and_says_so() -> None:
+    table = pages.experiment_table("table4", records=[])
+    assert not table.rows
+    assert "Not run yet" in table.caption
+
+
+def test_unknown_experiments_are_named() -> None:
+    with pytest.raises(UserError, match="unknown ablation 'table44'"):
+        pages.experiment_table("table44", records=[])
