@@ -12,60 +12,54 @@ A finished book replaces the last one; after a failure the last one is still the
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import json
-import logging
-import os
 import platform
 import shutil
-import subprocess
+import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import papermill
 import yaml
-from papermill.exceptions import PapermillExecutionError
 
 ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    # This file is run as a script, which does not know the folder above it.
+    sys.path.insert(0, str(ROOT))
+
+from book.execution import Executor, Job, clock  # noqa: E402
+
 BUILD = ROOT / "_build"
 PUBLISHED = {"quick": BUILD / "html", "smoke": BUILD / "smoke/html"}
 CELL_TIMEOUT = 1800
-"""Seconds after which a cell counts as stuck; the longest one trains for about 3 minutes."""
+"""Seconds after which a cell counts as stuck; the longest one trains for about 4 minutes."""
 
 LIBRARY_FILES = {".py", ".js", ".css", ".json", ".safetensors"}
-RENDER_SECONDS = 15
+DETECTIONS = "detections of the shipped model"
+COVER = Path("book/_made/cover.html")
+"""The explorer of the first page, below the stage."""
 
-
-def clock(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+GENERATED = {COVER}
 
 
 @contextmanager
-def ticking(label: str, estimate: float) -> Iterator[None]:
-    """Say what is under way: a running clock on a terminal, else a line at each half minute."""
-    began, done, live = time.monotonic(), threading.Event(), sys.stdout.isatty()
-
-    def tick() -> None:
-        while not done.wait(1 if live else 30):
-            text = f"{label}: {clock(time.monotonic() - began)} of about {clock(estimate)}"
-            print(f"\r\033[K{text}" if live else text, end="" if live else "\n", flush=True)
-
-    print(f"{label}: about {clock(estimate)}", end="" if live else "\n", flush=True)
-    ticker = threading.Thread(target=tick, daemon=True)
-    ticker.start()
-    try:
-        yield
-    finally:
-        done.set()
-        ticker.join()
-        took = clock(time.monotonic() - began)
-        print(f"\r\033[K{label}: {took}" if live else f"{label}: took {took}", flush=True)
+def locked(work: Path) -> Iterator[bool]:
+    """Whether this is the only build in the folder `work`; the lock goes when the process ends, however it does."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def chapters() -> list[str]:
@@ -115,7 +109,7 @@ def stage_prose(stage: Path) -> bool:
             # With its time of change, by which Sphinx decides what to read again.
             shutil.copy2(path, target)
             afresh |= path.suffix in {".yml", ".py"}
-    wanted = {*sources.values(), *(Path(f"notebooks/{name}.ipynb") for name in chapters())}
+    wanted = {*sources.values(), *GENERATED, *(Path(f"notebooks/{name}.ipynb") for name in chapters())}
     for path in stage.rglob("*"):
         if path.is_file() and "__pycache__" not in path.parts and path.relative_to(stage) not in wanted:
             path.unlink()
@@ -123,29 +117,47 @@ def stage_prose(stage: Path) -> bool:
     return afresh
 
 
-def execute(name: str, profile: str, work: Path) -> None:
-    """Run one notebook and put it on the stage.
+def jobs(profile: str, work: Path) -> list[Job]:
+    """Everything that has to be computed for the book: the chapters, and the moving picture of the cover."""
+    shared, cover = dependencies(profile), work / "src" / COVER
+    script = ROOT / "book/cover.py"
+    found = [
+        Job(
+            "cover",
+            [sys.executable, str(script), profile, str(cover)],
+            hashlib.sha256(shared.encode() + script.read_bytes()).hexdigest(),
+            declared=10,
+            after=DETECTIONS,
+            made=cover.exists,
+        )
+    ]
+    for name in chapters():
+        path, raw = ROOT / f"notebooks/{name}.ipynb", work / f"raw/{name}.ipynb"
+        source = path.read_bytes()
+        about = json.loads(source)["metadata"].get("cpm", {})
+        raw.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "papermill", str(path), str(raw), "-p", "profile", profile, "-k", "python3"]
+        command += ["--cwd", str(path.parent), "--no-progress-bar", "--log-level", "ERROR"]
+        found.append(
+            Job(
+                name,
+                [*command, "--execution-timeout", str(CELL_TIMEOUT)],
+                hashlib.sha256(shared.encode() + source).hexdigest(),
+                declared=about.get("seconds", {}).get(profile, 30),
+                alone=about.get("alone", False),
+                after=DETECTIONS if b"shipped." in source else "",
+                made=(work / f"src/notebooks/{name}.ipynb").exists,
+                finish=partial(stage_notebook, raw, work / f"src/notebooks/{name}.ipynb"),
+            )
+        )
+    return found
 
-    Raises:
-        PapermillExecutionError: a cell failed; the notebook up to there is kept in `work`/raw.
-    """
-    raw = work / "raw" / f"{name}.ipynb"
-    raw.parent.mkdir(parents=True, exist_ok=True)
-    papermill.execute_notebook(
-        ROOT / "notebooks" / f"{name}.ipynb",
-        raw,
-        parameters={"profile": profile},
-        kernel_name="python3",
-        progress_bar=False,
-        cwd=ROOT / "notebooks",
-        execution_timeout=CELL_TIMEOUT,
-        # Errors only: each kernel would warn that it talks to this machine unencrypted.
-        extra_arguments=["--log-level=40"],
-    )
+
+def stage_notebook(raw: Path, target: Path) -> None:
+    """Put an executed notebook on the stage, without what differs from build to build: times and random ids."""
     notebook = json.loads(raw.read_text(encoding="utf-8"))
     notebook["metadata"].pop("papermill", None)
     for number, cell in enumerate(notebook["cells"]):
-        # Times and random ids would make every page differ from build to build.
         cell["metadata"].pop("papermill", None)
         tags = cell["metadata"].get("tags", [])
         if "injected-parameters" in tags:
@@ -153,48 +165,27 @@ def execute(name: str, profile: str, work: Path) -> None:
         elif "parameters" in tags:
             # The cell injected below it shows the values that were used.
             tags.append("remove-cell")
-    target = work / "src/notebooks" / raw.name
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(notebook), encoding="utf-8")
 
 
-def execute_changed(profile: str, work: Path) -> int:
-    """Execute the chapters whose dependencies changed; their number."""
-    state_file, shared, executed = work / "state.json", dependencies(profile), 0
-    state: dict[str, dict[str, Any]] = json.loads(state_file.read_text()) if state_file.exists() else {}
-    names = chapters()
-    for number, name in enumerate(names, 1):
-        source = (ROOT / "notebooks" / f"{name}.ipynb").read_bytes()
-        key = hashlib.sha256(shared.encode() + source).hexdigest()
-        last = state.get(name, {})
-        if last.get("key") == key and (work / "src/notebooks" / f"{name}.ipynb").exists():
-            continue
-        guess = json.loads(source)["metadata"].get("cpm", {}).get("seconds", {}).get(profile, 30)
-        began = time.monotonic()
-        with ticking(f"[{number}/{len(names)}] executing {name}", last.get("seconds", guess)):
-            execute(name, profile, work)
-        state[name] = {"key": key, "seconds": round(time.monotonic() - began, 1)}
-        state_file.write_text(json.dumps(state, indent=1))
-        executed += 1
-    return executed
+def detections(profile: str, jobs: Sequence[Job]) -> list[Job]:
+    """The inference that several of `jobs` look at, to be made once and before them; none if it is not worth it."""
+    if sum(job.after == DETECTIONS for job in jobs) < 2:
+        return []
+    code = f"from cpm_lib import shipped; shipped.detections({profile!r})"
+    return [Job(DETECTIONS, [sys.executable, "-c", code], "", declared={"smoke": 15}.get(profile, 60))]
 
 
-def render(work: Path) -> bool:
-    """Run jupyter-book on the stage; any warning is an error. The log is `work`/render.log."""
+def rendering(work: Path) -> Job:
+    """jupyter-book on the stage; any warning is an error."""
     program = Path(sys.executable).with_name("jupyter-book")
-    options = ["--path-output", work, "-W", "--keep-going", "-n", "-q"]
-    with ticking("rendering", RENDER_SECONDS):
-        result = subprocess.run(
-            [sys.executable, program, "build", work / "src", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-    (work / "render.log").write_text(result.stdout)
-    if result.returncode:
-        print("\n".join(line for line in result.stdout.splitlines() if "WARNING" in line or "ERROR" in line))
-        print(f"The book was not rendered; the whole log is {(work / 'render.log').relative_to(ROOT)}.")
-    return result.returncode == 0
+    command = [sys.executable, str(program), "build", str(work / "src"), "--path-output", str(work)]
+
+    def faults(log: str) -> str:
+        return "\n".join(line for line in log.splitlines() if "WARNING" in line or "ERROR" in line) or log
+
+    return Job("rendering", [*command, "-W", "--keep-going", "-n", "-q"], "", declared=20, complaint=faults)
 
 
 def publish(made: Path, target: Path) -> int:
@@ -211,32 +202,48 @@ def publish(made: Path, target: Path) -> int:
     return sum(1 for folder in ("book", "notebooks") for _ in (target / folder).glob("*.html"))
 
 
+def build(profile: str, work: Path) -> int:
+    """Make the book of a size; the exit code."""
+    began, target, executor = time.monotonic(), PUBLISHED[profile], Executor(work)
+    if stage_prose(work / "src"):
+        shutil.rmtree(work / "_build", ignore_errors=True)
+    everything = jobs(profile, work)
+    executor.forget([DETECTIONS, "rendering", *(job.name for job in everything)])
+    changed = executor.changed(everything)
+    executor.run([*detections(profile, changed), *changed])
+    if executor.failed:
+        print(f"{', '.join(executor.failed)} failed; logs and notebooks as far as they came: {work.relative_to(ROOT)}.")
+        return 1
+    table = executor.times(changed)
+    executor.run([rendering(work)])
+    if executor.failed:
+        print(f"The book was not rendered; the whole log is {(work / 'logs/rendering.log').relative_to(ROOT)}.")
+        return 1
+    pages = publish(work / "_build/html", target)
+    for line in table:
+        print(line)
+    count = f"{len(chapters())} of them chapters, {len(changed)} parts executed now at the size '{profile}'"
+    where, took = (target / "index.html").relative_to(ROOT), clock(time.monotonic() - began)
+    print(f"Book: {pages} pages, {count}; open {where}; {took}.")
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", choices=sorted(PUBLISHED), default="quick")
     profile = parser.parse_args().profile
-    # Kernels inherit it: a progress bar in an output is noise on a page.
-    os.environ["CPM_PROGRESS"] = "0"
-    logging.getLogger("papermill").setLevel(logging.ERROR)
-    began, work, target = time.monotonic(), BUILD / "stage" / profile, PUBLISHED[profile]
-    if stage_prose(work / "src"):
-        shutil.rmtree(work / "_build", ignore_errors=True)
-    try:
-        executed = execute_changed(profile, work)
-    except PapermillExecutionError as error:
-        print(error)
-        print(f"A chapter failed; as far as it came it is in {(work / 'raw').relative_to(ROOT)}.")
-        return 1
-    except KeyboardInterrupt:
-        print("\nStopped; the chapters finished so far are kept for the next time.")
-        return 130
-    if not render(work):
-        return 1
-    pages = publish(work / "_build/html", target)
-    chapters_made = f"{len(chapters())} of them chapters, {executed} executed now at the size '{profile}'"
-    where, took = (target / "index.html").relative_to(ROOT), clock(time.monotonic() - began)
-    print(f"Book: {pages} pages, {chapters_made}; open {where}; {took}.")
-    return 0
+    work = BUILD / "stage" / profile
+    # Else the processes of the chapters would outlive this one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with locked(work) as free:
+        if not free:
+            print(f"Another build of the size '{profile}' is at work here: wait until it has ended, or stop it.")
+            return 2
+        try:
+            return build(profile, work)
+        except KeyboardInterrupt:
+            print("\nStopped; the chapters finished so far are kept for the next time.")
+            return 130
 
 
 if __name__ == "__main__":

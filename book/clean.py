@@ -6,6 +6,8 @@ the tests run the notebook. nbval compares a cell only if it has an execution co
     clean.py             write the canonical form
     clean.py --check     only say which notebooks differ, exit 1 if any does
     clean.py --accept    also take the checked outputs from the last smoke build of the book
+
+All notebooks, or those named: `clean.py notebooks/02_grid.ipynb`.
 """
 
 from __future__ import annotations
@@ -74,9 +76,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--accept", action="store_true")
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all")
     options = parser.parse_args()
     changed = 0
-    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+    for path in map(Path.resolve, options.notebooks or sorted(NOTEBOOKS.glob("*.ipynb"))):
         before = path.read_text(encoding="utf-8")
         notebook = json.loads(before)
         if options.accept and (EXECUTED / path.name).exists():

@@ -73,7 +73,9 @@ def everything(outcome: Outcome) -> None:
     tests(outcome, "notebooks", "2 min", ["--nbval", "notebooks", *pair], OMP_NUM_THREADS="1")
     build = [PYTHON, "book/build.py", "--profile", "smoke"]
     if step(outcome, "smoke book", "1 min", build):
-        tests(outcome, "book in a browser", "1 min", ["tests/book"], CPM_BOOK_HTML=str(ROOT / "_build/smoke/html"))
+        # Light and dark pages in a process each.
+        pages = ["tests/book", "-n", "2", "--dist", "loadscope"]
+        tests(outcome, "book in a browser", "2 min", pages, CPM_BOOK_HTML=str(ROOT / "_build/smoke/html"))
     else:
         outcome.not_run["the smoke book was not built, so its browser tests"] += 1
 

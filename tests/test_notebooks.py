@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,11 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CELL_LINES = 25
 FUNCTION_LINES = 5
+MOST_SECONDS = {"smoke": 120, "quick": 300}
+"""More than this no chapter may ask for: a clean `make book` takes ten minutes on two cores."""
+
+# A path of one machine; what stands after a letter, a dot or a quoted variable is not absolute.
+ABSOLUTE = re.compile(r"(?<![\w.~$}/:<-])/(?:home|root|Users|tmp|work|mnt|opt|var|usr)\b|\b[A-Z]:\\+\w")
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -63,3 +69,34 @@ def test_pictures_have_words(path: Path) -> None:
     for cell, source in code_cells(path):
         if "plt.show(" in source or ".savefig(" in source or "figures." in source:
             assert cell["metadata"].get("mystnb", {}).get("image", {}).get("alt"), source
+
+
+@each_notebook
+def test_no_path_of_one_machine(path: Path) -> None:
+    for _, source in code_cells(path):
+        assert not ABSOLUTE.findall(source), f"write it relative to the notebook: {source}"
+
+
+def test_absolute_paths_are_recognised() -> None:
+    for bad in ('open("/home/me/x")', "Path('/tmp/run')", "cd /root/book", "C:\\data", "data=/mnt/disk"):
+        assert ABSOLUTE.search(bad), bad
+    for good in ('Path("..")', "https://github.com/tmp/x", "a/tmp/b", "</root>", "x /home_made", '"../_build/tmp/x"'):
+        assert not ABSOLUTE.search(good), good
+
+
+@each_notebook
+def test_costs_are_declared(path: Path) -> None:
+    """The builder compares them with what the chapter took, and the cover shows them."""
+    declared = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("cpm", {}).get("seconds", {})
+    assert declared.keys() == MOST_SECONDS.keys(), "declare cpm.seconds in the notebook's metadata"
+    for size, most in MOST_SECONDS.items():
+        assert 0 < declared[size] <= most
+
+
+def test_every_chapter_is_on_the_cover_with_its_cost() -> None:
+    cover = (ROOT / "book/index.md").read_text(encoding="utf-8")
+    for name in chapters():
+        row = re.search(
+            rf"^\| \[\]\(\.\./notebooks/{name}\.ipynb\) \| (.+) \| \{{cost\}}`{name}` \|$", cover, re.MULTILINE
+        )
+        assert row, f"the table of book/index.md needs: | [](../notebooks/{name}.ipynb) | question | {{cost}}`{name}` |"

@@ -91,4 +91,7 @@ def _mean(row: dict[str, dict[str, float | None]], heading: str, digits: int) ->
     mean, spread = row["ours"].get(heading), row["sd"].get(heading)
     if mean is None:
         return "–"
-    return f"{mean:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread is not None else "")
+    # Unbroken, as in `_over_seeds`.
+    return f"{mean:.{digits}f}" + (
+        f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{spread:.{digits}f}" if spread is not None else ""
+    )

@@ -96,6 +96,13 @@ def picture(content: Figure | Tensor | Image.Image) -> str:
         return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+def photo(image: Tensor, quality: int = 85) -> str:
+    """A JPEG as ``data:`` address of an image as for `picture`: a fifth of the size where there is noise."""
+    with io.BytesIO() as buffer:
+        to_pil_image(image.detach().cpu().float().clamp(0, 1)).save(buffer, "JPEG", quality=quality, optimize=True)
+        return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
 def plain(tensor: Tensor, digits: int = 2) -> list[Any]:
     """Nested lists of rounded numbers: what a page needs of a tensor, in few characters."""
     return (tensor.detach().cpu().double() * 10**digits).round().div(10**digits).tolist()

@@ -40,7 +40,7 @@ def test_a_claim_without_a_record_says_so() -> None:
 
 def test_an_experiment_shows_mean_and_spread() -> None:
     table = pages.experiment_table("table4", columns=["AP"], records=[record(0, 1.0), record(1, 3.0)])
-    rows = {row[0]: row[1:] for row in table.rows if row[1]}
+    rows = {row[0]: [cell.replace("\N{NO-BREAK SPACE}", " ") for cell in row[1:]] for row in table.rows if row[1]}
     assert rows["stage 1"] == ["2", "32.0 ± 1.4"]
     assert "E1" in table.caption
 

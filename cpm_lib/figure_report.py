@@ -1,0 +1,91 @@
+"""Figures of the last chapters: IoU under both pixel conventions, and how the claims stand."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cpm_lib import boxes as box_ops
+from cpm_lib import figure_style as draw
+from cpm_lib.claims import Claim
+from cpm_lib.config import Config
+from cpm_lib.figure_style import QUIET, SERIES, style
+
+VERDICTS: Mapping[str, tuple[str, str]] = {
+    "reproduced": ("#008060", ""),
+    "partly": ("#7fc4ad", "//"),
+    "not resolved": ("#c9c9c9", ".."),
+    "contradicted": ("#c44e00", "xx"),
+    "not run": ("#ffffff", ""),
+}
+"""Verdict -> colour and hatch."""
+
+
+def verdicts(claims: Iterable[Claim]) -> Figure:
+    """How many claims of every place of the paper have each verdict; only claims that a run can decide. A claim of
+    several places is counted at the first.
+
+    Args:
+        claims: as `read_claims` returns them.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for claim in claims:
+        if claim.status in VERDICTS and claim.kind != "quoted":
+            first = re.sub(r"^Tables (\d).*", r"Table \1", claim.source.partition(",")[0])
+            counts.setdefault(first, Counter())[claim.status] += 1
+    places = sorted(counts, key=_place)
+    with style():
+        figure = draw.card(8.4, 0.5 + 0.27 * max(len(places), 4))
+        axes = figure.subplots()
+        left = [0] * len(places)
+        for name, (colour, hatch) in VERDICTS.items():
+            width = [counts[place][name] for place in places]
+            axes.barh(places, width, left=left, color=colour, hatch=hatch, edgecolor=QUIET, linewidth=0.8, label=name)
+            left = [start + more for start, more in zip(left, width, strict=True)]
+        axes.invert_yaxis()
+        axes.margins(y=0.02)
+        axes.grid(False, axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("claims")
+        figure.legend(loc="outside upper center", ncols=len(VERDICTS))
+    return figure
+
+
+def iou_by_size(sides: Iterable[float] = range(4, 129), shift: float = 0.5) -> Figure:
+    """IoU of two square boxes, one moved by a share of its side, as each convention and each mixture gives it.
+
+    Args:
+        sides: lengths in pixels; shift: 0..1.
+    """
+    threshold = Config().classification.nms_iou
+    lengths = torch.tensor(list(sides), dtype=torch.float32)
+    zeros = torch.zeros_like(lengths)
+    boxes = torch.stack((zeros, zeros, lengths, lengths), dim=1)
+    moved = boxes + (shift * lengths)[:, None] * torch.tensor([1.0, 0.0, 1.0, 0.0])
+    one, other = box_ops.to_last_pixel(boxes), box_ops.to_last_pixel(moved)
+    curves = {
+        "+1 on boxes that end at the border": box_ops.iou(boxes, moved, plus_one=True),
+        "one convention throughout, either of them": box_ops.iou(boxes, moved),
+        "no +1 on boxes that end at the last pixel": box_ops.iou(one, other),
+    }
+    with style():
+        figure = draw.card(8.4, 3.4)
+        axes = figure.subplots()
+        for colour, line, (name, ious) in zip(SERIES, ("--", "-", "-."), curves.items(), strict=False):
+            axes.plot(lengths, ious.diagonal(), line, color=colour, label=name, linewidth=2)
+        axes.axhline(threshold, color=QUIET, linestyle=":", label=f"threshold of NMS ({threshold:g})")
+        axes.set_xlabel("side of the boxes in pixels")
+        axes.set_ylabel("IoU")
+        axes.legend()
+    return figure
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Abstract, tables, figures, then the text."""
+    kinds = ("Abstract", "Table", "Fig.", "Sec.")
+    return next((number for number, kind in enumerate(kinds) if name.startswith(kind)), len(kinds)), name

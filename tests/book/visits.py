@@ -1,0 +1,179 @@
+"""One visit to each page of the rendered book, in which everything is measured that the tests ask about.
+
+Loading a page is what takes time, so each is loaded once per colour scheme and not once per question.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Response
+
+WIDTHS = (1440, 360)
+HEIGHT = 900
+HASH = re.compile(r"[0-9a-f]{32,}")
+
+_TYPESET = "!window.MathJax || !MathJax.startup || !MathJax.startup.promise || MathJax.startup.promise.then(() => true)"
+_BYTES = """() => [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
+    .reduce((sum, entry) => sum + (entry.encodedBodySize || 0), 0)"""
+_EXCESS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+_PICTURES = """() => Promise.all([...document.querySelectorAll("main img")].map(async (picture) => {
+    picture.loading = "eager";
+    const shown = await picture.decode().then(() => picture.naturalWidth > 0, () => false);
+    return [(picture.getAttribute("src") || "").slice(0, 80), picture.getAttribute("alt") || "", shown];
+}))"""
+# What a reader sees of an explorer: its words and its drawings, but not the control that the key was for.
+_SEEN = """(root) => root.innerText + [...root.querySelectorAll("svg, table")].map((node) => node.outerHTML).join("")"""
+# The first of many elements that are alike stand for all: contrast is slow to judge on thousands of them.
+_SHORTEN = """() => {
+    const seen = {};
+    const count = (kind) => (seen[kind] = (seen[kind] || 0) + 1);
+    for (const word of document.querySelectorAll("pre span")) {
+        if (count(word.className) > 3) word.replaceWith(word.textContent);
+    }
+    const name = (node) => `${node.tagName} ${node.className}`;
+    for (const node of document.querySelectorAll("main article *:not(a *)")) {
+        if (node.isConnected && count(`${name(node.parentElement)} ${name(node)}`) > 25) node.remove();
+    }
+}"""
+_KEYS = {"button": (" ",), "checkbox": (" ",)}
+_ARROWS = ("ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp")
+
+
+@dataclass
+class Visit:
+    """What was found on one page; texts are faults, so that empty lists are good.
+
+    Attributes:
+        theme: the colours that the page chose.
+        size: bytes of everything that the page loaded; 0 where the browser does not tell (files).
+        excess: by window width, by how many pixels the page is wider than the window.
+        formulas: (in the page, typeset).
+        explorers: their number.
+    """
+
+    name: str
+    theme: str | None = None
+    size: int = 0
+    excess: dict[int, int] = field(default_factory=dict)
+    formulas: tuple[int, int] = (0, 0)
+    explorers: int = 0
+    errors: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+    barriers: list[str] = field(default_factory=list)
+
+    @property
+    def written(self) -> bool:
+        """Whether we wrote it; the others are made by Sphinx."""
+        return "/" in self.name
+
+
+def visit_all(browser: Browser, base: str, names: Sequence[str], scheme: Any, screens: Path) -> Iterator[Visit]:
+    """Visit each page of the site `base`, with `scheme` light or dark.
+
+    Args:
+        screens: folder for pictures of the explorers before and after they were moved.
+    """
+    context = browser.new_context(color_scheme=scheme, viewport={"width": WIDTHS[0], "height": HEIGHT})
+    for name in names:
+        visit, page = Visit(name), context.new_page()
+        _watch(page, base, visit)
+        page.goto(f"{base}/{name}", wait_until="load")
+        page.wait_for_function(_TYPESET)
+        visit.theme = page.locator("html").get_attribute("data-theme")
+        visit.formulas = (page.locator(".math").count(), page.locator(".math mjx-container").count())
+        if visit.written:
+            visit.pictures = [fault for fault in map(_picture_fault, page.evaluate(_PICTURES)) if fault]
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": HEIGHT})
+            visit.excess[width] = page.evaluate(_EXCESS)
+            # Each width is photographed once, in another scheme.
+            photograph = (width == WIDTHS[0]) == (scheme == "light")
+            stem = screens / f"{name.rpartition('/')[2].removesuffix('.html')}-{scheme}-{width}"
+            _try_explorers(page, visit, stem if photograph else None)
+        visit.size = page.evaluate(_BYTES)
+        if visit.written:
+            visit.barriers = _barriers(page, WIDTHS[scheme == "dark"])
+        page.close()
+        yield visit
+    context.close()
+
+
+def _watch(page: Page, base: str, visit: Visit) -> None:
+    def request(event: Request) -> None:
+        if not event.url.startswith((base, "data:", "blob:")):
+            visit.foreign.append(event.url)
+
+    def response(event: Response) -> None:
+        if event.status >= 400:
+            visit.errors.append(f"{event.status} for {event.url}")
+
+    def console(event: ConsoleMessage) -> None:
+        if event.type == "error":
+            visit.errors.append(event.text)
+
+    page.on("request", request)
+    page.on("response", response)
+    page.on("console", console)
+    page.on("requestfailed", lambda event: visit.errors.append(f"lacks {event.url}"))
+    page.on("pageerror", lambda event: visit.errors.append(str(event)))
+
+
+def _picture_fault(picture: tuple[str, str, bool]) -> str:
+    source, words, shown = picture
+    if len(words) < 3 or HASH.search(words):
+        return f"{source} has no alternative text"
+    return "" if shown else f"{source} is not shown"
+
+
+def _barriers(page: Page, width: int) -> list[str]:
+    """Serious faults for people with disabilities; the page is shortened for it."""
+    page.set_viewport_size({"width": width, "height": HEIGHT})
+    page.evaluate(_SHORTEN)
+    # Without preload, by which it would fetch the style sheets once more.
+    options = {"resultTypes": ["violations"], "preload": False}
+    found = Axe().run(page, options=options).response["violations"]
+    serious = [fault for fault in found if fault["impact"] in ("serious", "critical")]
+    places = [[target for node in fault["nodes"] for target in node["target"]] for fault in serious]
+    return [f"{fault['id']} at {where[:3]}: {fault['help']}" for fault, where in zip(serious, places, strict=True)]
+
+
+def _try_explorers(page: Page, visit: Visit, stem: Path | None) -> None:
+    """Every explorer has started, its still picture is gone, and some control of it answers the keyboard."""
+    roots = page.locator(".cpm-explorer").all()
+    visit.explorers = len(roots)
+    for number, root in enumerate(roots, start=1):
+        who = f"{root.get_attribute('data-name')} ({page.viewport_size['width']} px)" if page.viewport_size else ""
+        if not root.evaluate("(root) => Boolean(root.cpm)"):
+            visit.silent.append(f"{who} has not started")
+            continue
+        if root.locator(".cpm-still").count():
+            visit.silent.append(f"{who} still shows its still picture")
+        shot = f"{stem}-{number}-{root.get_attribute('data-name')}" if stem else ""
+        if shot:
+            root.screenshot(path=f"{shot}-before.png")
+        if not any(_answers(root, control) for control in root.locator("input, button, [role=slider]").all()):
+            visit.silent.append(f"{who} does not answer the keyboard")
+        if shot:
+            root.screenshot(path=f"{shot}-after.png")
+
+
+def _answers(root: Locator, control: Locator) -> bool:
+    """Whether a key on the focused control changes what the explorer shows."""
+    if not control.is_enabled():
+        return False
+    control.focus()
+    kind = control.evaluate("(node) => node.tagName === 'BUTTON' ? 'button' : node.type || 'slider'")
+    before = root.evaluate(_SEEN)
+    for key in _KEYS.get(kind, _ARROWS):
+        control.press(key)
+        if root.evaluate(_SEEN) != before:
+            return True
+    return False
