@@ -148,6 +148,7 @@ def jobs(profile: str, work: Path) -> list[Job]:
                 after=DETECTIONS if b"shipped." in source else "",
                 made=(work / f"src/notebooks/{name}.ipynb").exists,
                 finish=partial(stage_notebook, raw, work / f"src/notebooks/{name}.ipynb"),
+                complaint=lambda log: log[max(log.rfind("PapermillExecutionError"), 0) :][-5000:],
             )
         )
     return found

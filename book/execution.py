@@ -78,6 +78,7 @@ class Show:
     def __init__(self) -> None:
         self.live = sys.stdout.isatty()
         self._said = time.monotonic()
+        self._last = ""
 
     def line(self, text: str) -> None:
         """A line that stays."""
@@ -85,9 +86,10 @@ class Show:
         self._said = time.monotonic()
 
     def now(self, text: str) -> None:
-        if self.live:
+        if self.live and text != self._last:
+            self._last = text
             print(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
-        elif time.monotonic() - self._said >= 30:
+        elif not self.live and time.monotonic() - self._said >= 30:
             self.line(text)
 
 

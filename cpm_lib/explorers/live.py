@@ -159,7 +159,7 @@ def _panel(controls: Mapping[str, Control], answer: Callable[..., tuple[Figure, 
         raise UserError("live controls need ipywidgets; run: pip install ipywidgets") from error
     style = {"description_width": "initial"}
     made = {name: getattr(widgets, kind)(style=style, **options) for name, (kind, options) in controls.items()}
-    picture, words = widgets.Image(format="png"), widgets.HTML()
+    picture, words = widgets.Image(format="png", layout={"width": "36rem", "max_width": "100%"}), widgets.HTML()
 
     def update(_: object = None) -> None:
         figure, text = answer(**{name: control.value for name, control in made.items()})

@@ -40,7 +40,11 @@ _SHORTEN = """() => {
     for (const node of document.querySelectorAll("main article *:not(a *)")) {
         if (node.isConnected && count(`${name(node.parentElement)} ${name(node)}`) > 25) node.remove();
     }
+    // Lines are as wide as before only nearly, so the page looks again which of them scroll.
+    dispatchEvent(new Event("resize"));
 }"""
+# It stays in the window and would lie over the picture.
+_NO_HEADER = ".bd-header-article, .bd-header-announcement { visibility: hidden !important; }"
 _KEYS = {"button": (" ",), "checkbox": (" ",)}
 _ARROWS = ("ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp")
 
@@ -158,11 +162,11 @@ def _try_explorers(page: Page, visit: Visit, stem: Path | None) -> None:
             visit.silent.append(f"{who} still shows its still picture")
         shot = f"{stem}-{number}-{root.get_attribute('data-name')}" if stem else ""
         if shot:
-            root.screenshot(path=f"{shot}-before.png")
+            root.screenshot(path=f"{shot}-before.png", style=_NO_HEADER)
         if not any(_answers(root, control) for control in root.locator("input, button, [role=slider]").all()):
             visit.silent.append(f"{who} does not answer the keyboard")
         if shot:
-            root.screenshot(path=f"{shot}-after.png")
+            root.screenshot(path=f"{shot}-after.png", style=_NO_HEADER)
 
 
 def _answers(root: Locator, control: Locator) -> bool:
