@@ -26,9 +26,10 @@ def experiment_table(
     experiment = experiments.get(name)
     known = read_all() if records is None else records
     sources = tuple(f"{source.name}-" for source in experiment.sources)
-    # Profile and data are part of an id; pages show the quick shapes.
-    used = [record for record in known if record.id.startswith(sources) and record.profile == "quick"]
-    used = [record for record in used if record.level in ("E0", "E1")]
+    # Pages show the quick shapes; times (E0) are taken at the paper's size.
+    used = [
+        r for r in known if r.id.startswith(sources) and (r.level == "E0" or (r.level, r.profile) == ("E1", "quick"))
+    ]
     found = tables.content(experiment, used)
     headings = list(columns or experiment.columns)
     digits = 1 if "AP" in experiment.columns else 3
