@@ -45,10 +45,11 @@ def detections(profile: str = "quick") -> list[Detection]:
             kept: list[Detection] = torch.load(path, weights_only=True)
             return kept
         except Exception:
-            path.unlink()  # half a copy, or of another version of torch: made again below
+            path.unlink(missing_ok=True)  # half a copy, or of another version of torch: made again below
     found = evaluation.predict(model(), validation(profile))
     for old in path.parent.glob(f"detections-{profile}-*.pt"):
-        old.unlink()
+        if old != path:  # which another process may have made meanwhile
+            old.unlink(missing_ok=True)
     write_atomic(path, lambda place: torch.save(found, place))
     return found
 
