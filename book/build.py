@@ -48,6 +48,13 @@ COVER = Path("book/_made/cover.html")
 
 GENERATED = {COVER}
 
+# jupyter-book's own has no icon, so that a browser may ask for one that is not there.
+FIRST_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>CPM R-CNN, step by step</title><link rel="icon" href="data:,">
+<meta http-equiv="Refresh" content="0; url=book/index.html"></head>
+<body><a href="book/index.html">CPM R-CNN, step by step</a></body></html>
+"""
+
 
 @contextmanager
 def locked(work: Path) -> Iterator[bool]:
@@ -196,6 +203,8 @@ def publish(made: Path, target: Path) -> int:
         shutil.rmtree(folder, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(made, fresh)
+    if (fresh / "index.html").exists():
+        (fresh / "index.html").write_text(FIRST_PAGE, encoding="utf-8")
     if target.exists():
         target.rename(old)
     fresh.rename(target)
