@@ -53,13 +53,18 @@ def time_by_part(content: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def grouped(content: Mapping[str, Any], name: str) -> dict[str, float]:
-    """Seconds of each group of `GROUPS` for the detector of this name, and of the rest."""
-    parts = {
+def part_seconds(content: Mapping[str, Any], name: str) -> dict[str, float]:
+    """Median seconds of each timed part of the detector of this name."""
+    return {
         row["name"].removeprefix(f"{name}: "): row["median_s"]
         for row in content["rows"]
         if row["name"].startswith(f"{name}: ")
     }
+
+
+def grouped(content: Mapping[str, Any], name: str) -> dict[str, float]:
+    """Seconds of each group of `GROUPS` for the detector of this name, and of the rest."""
+    parts = part_seconds(content, name)
     found = {}
     for group, beginnings in GROUPS.items():
         own = [part for part in parts if part.startswith(beginnings)]

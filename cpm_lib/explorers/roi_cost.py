@@ -34,10 +34,6 @@ def roi_cost(content: Mapping[str, Any], *, most: int = 500) -> Explorer:
 
 def _split(content: Mapping[str, Any], name: str, rois: int) -> dict[str, Any]:
     """Seconds that do not depend on the RoIs, and seconds of each RoI."""
-    parts = {
-        row["name"].removeprefix(f"{name}: "): row["median_s"]
-        for row in content["rows"]
-        if row["name"].startswith(f"{name}: ")
-    }
+    parts = figure_speed.part_seconds(content, name)
     on_rois = sum(seconds for part, seconds in parts.items() if part.startswith(_ON_ROIS))
     return {"name": name, "rois": rois, "fixed": sum(parts.values()) - on_rois, "each": on_rois / rois}
