@@ -154,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("images", nargs="+", metavar="IMAGE", help="files, folders or quoted globs")
     command.add_argument("--out", required=True, metavar="DIR", help="for the drawn pictures and detections.json")
     command.add_argument("--score", type=_share, default=0.3, help="lowest score shown, 0..1 (default 0.3)")
+    command.add_argument("--gamma", type=_share, help="exponent of the fused score, 0..1 (default: the run's)")
     command.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU if there is one")
 
     command = _command(commands, run.convert, "convert", "the authors' checkpoints to ours, or back")

@@ -222,6 +222,17 @@ def test_memory_of_a_fresh_process() -> None:
     assert (peak is not None and peak > 1) == Path("/proc/self/status").exists()
 
 
+def test_held_memory_is_that_of_weights_gradients_and_momentum() -> None:
+    running = Running(case(work="training", rois=4))
+    running()
+    own = [*running.model.parameters(), *running.model.buffers()]
+    own += [weight.grad for weight in running.model.parameters() if weight.grad is not None]
+    own += [state["momentum_buffer"] for state in running.optimiser.state.values()]
+    assert running.held_mb() == pytest.approx(sum(one.numel() * one.element_size() for one in own) / 1e6)
+    still = Running(case(rois=4))
+    assert still.held_mb() < running.held_mb() / 2
+
+
 def test_inference(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "peak_mb", lambda case, threads: 3.0 if case.torchvision else 6.0)
     content = result(capsys, "inference", "--profile", "smoke", "--rois", "10", "--repeats", "2", "--threads", "1")
@@ -236,6 +247,7 @@ def test_inference(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
         assert sum(row["flops"] or 0 for row in of_parts) == rows[side]["flops"]
         assert sum(wait["count"] for wait in content["synchronisations"][side]) == rows[side]["synchronisations"]
     assert (ours["peak_mb"], theirs["peak_mb"], content["memory_ratio"]) == (6.0, 3.0, 2.0)
+    assert content["memory_bound"] == pytest.approx(1 + (ours["held_mb"] - theirs["held_mb"]) / 3.0)
 
 
 def test_own_settings_of_two_presets(capsys: pytest.CaptureFixture[str]) -> None:

@@ -210,6 +210,15 @@ def test_detect(run: Path, pictures: Path, tmp_path: Path) -> None:
         assert drawn.size == (560, 420)
 
 
+def test_detect_with_another_gamma(run: Path, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["detect", str(run), str(pictures), "--out", str(out), "--score", "0", "--gamma", "0"]) == 0
+    found = [each for entry in json.loads((out / "detections.json").read_text()) for each in entry["detections"]]
+    # Eq. 4: at gamma 0 only the RSM counts.
+    assert found
+    assert all(each["score"] == pytest.approx(each["rsm_score"]) for each in found)
+
+
 def test_pictures_by_glob_and_with_the_same_name(run: Path, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "a.png").write_bytes((pictures / "a.png").read_bytes())

@@ -33,11 +33,12 @@ def experiment_table(
     found = tables.content(experiment, used)
     headings = list(columns or experiment.columns)
     digits = 1 if "AP" in experiment.columns else 3
+    printed = "  the paper" if found["level"] == "E0" else "  the paper, COCO"
     rows = []
     for row in found["rows"]:
         rows.append([row["name"], str(row["seeds"]), *(_mean(row, heading, digits) for heading in headings)])
         if row["paper"]:
-            rows.append(["  the paper, COCO", "", *(report.number(row["paper"].get(heading)) for heading in headings)])
+            rows.append([printed, "", *(report.number(row["paper"].get(heading)) for heading in headings)])
     level = f"Evidence {found['level']}: {LEVELS[found['level']]}. " if found["level"] else "Not run yet. "
     caption = f"{experiment.table}. {level}Mean over seeds ± standard deviation."
     return Table(["", "seeds", *headings], rows, caption)

@@ -114,6 +114,14 @@ class Running:
         if case.work == "training":
             self.optimiser = optimisation.build_optimiser(self.model, config.solver)
 
+    def held_mb(self) -> float:
+        """What no image can change, in MB of 10^6 bytes: the weights, and in training gradients and momentum."""
+        held = 0
+        for weight in (*self.model.parameters(), *self.model.buffers()):
+            copies = 3 if self.case.work == "training" and weight.requires_grad else 1
+            held += copies * weight.numel() * weight.element_size()
+        return held / 1e6
+
     def __call__(self) -> Any:
         return self.step() if self.case.work == "training" else self.detect()
 

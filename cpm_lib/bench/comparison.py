@@ -7,7 +7,7 @@ import gc
 import platform
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,8 +44,9 @@ def compare(first: Case, second: Case, repeats: int, *, with_memory: bool = True
     """All rows for `first` against `second`, which run in turns; see `measuring.alternate`.
 
     Returns:
-        The content of ``--json``: machine and settings, `ratio` and `flop_ratio` of the two, `memory_ratio`,
-        `synchronisations` by side, operator and place, and `rows`: a matrix product, both detectors, their parts.
+        The content of ``--json``: machine and settings, `ratio` and `flop_ratio` of the two, those of
+        `memory_ratios`, `synchronisations` by side, operator and place, and `rows`: a matrix product, both detectors,
+        their parts.
 
     Raises:
         UserError: the number of RoIs could not be forced.
@@ -56,7 +57,7 @@ def compare(first: Case, second: Case, repeats: int, *, with_memory: bool = True
     examined = [examine(running, used) for running, used in zip(sides, calls, strict=True)]
     for running in sides:
         running()
-    device = sides[0].device
+    device, held = sides[0].device, [running.held_mb() for running in sides]
     product = measuring.matrix_product(device, first.bf16, repeats)
     whole: list[Passer] = [functools.partial(measuring.one_pass, running) for running in sides]
     by_part: list[Passer] = [functools.partial(measuring.one_pass, *side) for side in zip(sides, calls, strict=True)]
@@ -68,8 +69,8 @@ def compare(first: Case, second: Case, repeats: int, *, with_memory: bool = True
     del sides, calls, whole, by_part, running
     gc.collect()
     ours, theirs = (
-        whole_row(case, side, found, memory.peak_mb(case, threads) if with_memory else None)
-        for case, side, found in zip(cases, passes, examined, strict=True)
+        whole_row(case, side, found, memory.peak_mb(case, threads) if with_memory else None, held_mb=own)
+        for case, side, found, own in zip(cases, passes, examined, held, strict=True)
     )
     ours |= {"against": second.name, "flop_ratio": ours["flops"] / theirs["flops"], **measuring.ratios(*passes)}
     rows = [product, ours, theirs]
@@ -86,11 +87,20 @@ def compare(first: Case, second: Case, repeats: int, *, with_memory: bool = True
         "rois": [first.rois, second.rois],
         "ratio": ours["ratio"],
         "flop_ratio": ours["flop_ratio"],
-        "memory_ratio": ours["peak_mb"] / theirs["peak_mb"] if ours["peak_mb"] and theirs["peak_mb"] else None,
+        **memory_ratios(ours, theirs),
         "matrix_flops_per_s": product["flops_per_s"],
         "synchronisations": {case.name: found.places() for case, found in zip(cases, examined, strict=True)},
         "rows": rows,
     }
+
+
+def memory_ratios(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, float | None]:
+    """`memory_ratio` of two rows, and `memory_bound`: what it would be if ours needed no more for its images than
+    theirs, but its weights, gradients and momentum as they are; None where memory was not measured."""
+    if not (ours["peak_mb"] and theirs["peak_mb"]):
+        return {"memory_ratio": None, "memory_bound": None}
+    bound = 1 + (ours["held_mb"] - theirs["held_mb"]) / theirs["peak_mb"]
+    return {"memory_ratio": ours["peak_mb"] / theirs["peak_mb"], "memory_bound": bound}
 
 
 def whole_row(

@@ -53,7 +53,10 @@ def overview(records: Sequence[str]) -> ledger.Table:
         ratios = [f"{ours['ratio']:.2f}", orders, f"{ours['cpu_ratio']:.2f}", f"{ours['flop_ratio']:.2f}"]
         name = f"{ours['name']}, {content['work']}" + (f", {content['batch']} images" if content["batch"] > 1 else "")
         rois = " / ".join(str(number) for number in dict.fromkeys(content["rois"]))
-        rows.append([name, theirs["name"], rois, *seconds, *ratios, _number(content.get("memory_ratio"), 1, 2) or "–"])
+        memory = _number(content.get("memory_ratio"), 1, 2) or "–"
+        if content.get("memory_bound"):
+            memory += f" (of it {content['memory_bound']:.2f} by weights)"
+        rows.append([name, theirs["name"], rois, *seconds, *ratios, memory])
     return ledger.Table(columns, rows, "Ratios are ours over theirs, medians of one run in which both take turns.")
 
 
@@ -78,7 +81,12 @@ def conclusions(content: dict[str, Any]) -> list[str]:
             f"{ours['cpu_ratio']:.3f}), operations {ours['flop_ratio']:.3f}"
         )
     if content.get("memory_ratio"):
-        lines.append(f"peak memory: {content['memory_ratio']:.3f}")
+        held = " and ".join(f"{row['held_mb']:.0f}" for row in content["rows"] if "held_mb" in row)
+        kept = "weights, gradients and momentum" if content["work"] == "training" else "weights"
+        lines.append(
+            f"peak memory: {content['memory_ratio']:.3f}; {kept} ({held} MB) alone would make it "
+            f"{content['memory_bound']:.3f}"
+        )
     lines += [f"{name}: {source}" for name, source in content.get("sources", {}).items()]
     if "speed_table" in content:
         needed, found = content["speed_table"]["rois_needed"], content["speed_table"]

@@ -128,7 +128,8 @@ def detect(args: argparse.Namespace) -> None:
     files = pictures.find(args.images)
     card = checkpoint.read_card(args.checkpoint)
     device = distributed.start(args.device)
-    model = checkpoint.load(args.checkpoint, device=device)
+    overrides = {} if args.gamma is None else {"scoring.gamma": args.gamma}
+    model = checkpoint.load(args.checkpoint, device=device, overrides=overrides)
     results = pictures.detect(model, card.classes, files, Path(args.out), score=args.score, device=device)
     count = sum(len(result["detections"]) for result in results)
     print(f"{count} objects with score >= {args.score} in {len(files)} pictures: {args.out}")

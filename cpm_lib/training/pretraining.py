@@ -1,4 +1,4 @@
-"""Crop classification: teaches a fresh backbone what objects look like, in the place of ImageNet (feasibility F2)."""
+"""Crop classification: teaches a fresh backbone what objects look like, in the place of ImageNet."""
 
 from __future__ import annotations
 
