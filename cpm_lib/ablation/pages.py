@@ -32,13 +32,18 @@ def experiment_table(
     ]
     found = tables.content(experiment, used)
     headings = list(columns or experiment.columns)
-    digits = 1 if "AP" in experiment.columns else 3
-    printed = "  the paper" if found["level"] == "E0" else "  the paper, COCO"
+    timed = found["level"] == "E0"
+    digits = 2 if timed else 1 if "AP" in experiment.columns else 3
+    printed = "  the paper" if timed else "  the paper, COCO"
     rows = []
     for row in found["rows"]:
         rows.append([row["name"], str(row["seeds"]), *(_mean(row, heading, digits) for heading in headings)])
         if row["paper"]:
             rows.append([printed, "", *(report.number(row["paper"].get(heading)) for heading in headings)])
+    if timed:
+        devices = ", ".join(sorted({record.device for record in used}))
+        rows = [[name, *cells] for name, _, *cells in rows]
+        return Table(["", *headings], rows, f"{experiment.table}. Medians, measured on {devices}.")
     level = f"Evidence {found['level']}: {LEVELS[found['level']]}. " if found["level"] else "Not run yet. "
     caption = f"{experiment.table}. {level}Mean over seeds ± standard deviation."
     return Table(["", "seeds", *headings], rows, caption)

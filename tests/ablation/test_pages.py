@@ -45,6 +45,15 @@ def test_an_experiment_shows_mean_and_spread() -> None:
     assert "E1" in table.caption
 
 
+def test_times_have_a_device_and_no_seeds() -> None:
+    rows = {"cpm-r101": {"seconds": 2.0, "gflop": 4.0}}
+    timed = ledger.Record(id="speed-quick", claim="", level="E0", device="a card", metrics={"rows": rows})
+    table = pages.experiment_table("table8", records=[timed])
+    assert table.header == ["", "seconds", "GFLOP"]
+    assert table.rows[:2] == [["cpm-r101", "2.00", "4.00"], ["  the paper", "0.14", "-"]]
+    assert "measured on a card" in table.caption and "seeds" not in table.caption
+
+
 def test_an_experiment_without_records_is_empty_and_says_so() -> None:
     table = pages.experiment_table("table4", records=[])
     assert not table.rows
