@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 done; 1 a check failed, or our bug (with traceback); 2 the user must act; 130 Ctrl-C and 143 SIGTERM.
     """
     args = _parser().parse_args(arguments)
+    args.command_line = shlex.join(["cpm", *(sys.argv[1:] if arguments is None else arguments)])
     try:
         code = args.run(args)
         sys.stdout.flush()

@@ -25,7 +25,7 @@ RESULTS_VERSION = 1
 """Raised whenever a change of the code alters numbers, so that older records can be told apart."""
 
 LEVELS: Mapping[str, str] = {
-    "E0": "equation checked",
+    "E0": "equation checked, or time of untrained networks",
     "E1": "shapes",
     "E2": "real photographs",
     "E3": "COCO, short schedule",

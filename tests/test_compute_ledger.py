@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cpm_lib.compute_ledger import CPU_WATTS, GPU_WATTS, cost_table, costs, total_table
-from cpm_lib.ledger import Record
+from cpm_lib.ledger import LEVELS, Record
 
 RECORDS = [
     Record("a", "", "E1", profile="quick", wall_s=7200.0, cpu_s=3600.0),
@@ -21,7 +21,7 @@ def test_a_run_that_made_two_records_counts_once() -> None:
     assert [cost.shared for cost in found.values()] == ["", "a", "", "", ""]
     assert found["c"].covers == "it" and found["a"].covers == "all that made it"
     table = total_table(RECORDS)
-    assert table.rows[0] == ["E0: equation checked", "none", "NVIDIA H100 80GB HBM3", "1", "0.10", "0.20", "73.0"]
+    assert table.rows[0] == ["E0: " + LEVELS["E0"], "none", "NVIDIA H100 80GB HBM3", "1", "0.10", "0.20", "73.0"]
     assert table.rows[2] == ["E1: shapes", "quick", "cpu", "3", "2.50", "1.50", "22.5"]
     assert table.rows[3][3:] == ["5", "2.60", "1.70", "95.5"]
 

@@ -129,27 +129,10 @@ def command_of(record: Record) -> str:
                 seeds = record.metrics.get("seeds", [record.seed or 0])
                 return f"cpm ablate {experiment.name} --seeds {','.join(map(str, seeds))}"
     if record.id.startswith("bench-"):
-        return _bench(record)
+        return str(record.metrics["command"])
     if record.id.startswith(("shipped-", "fig1-")):
         return "python -m cpm_lib.retrain --records"
     return ""
-
-
-def _bench(record: Record) -> str:
-    """From what a benchmark says of itself."""
-    content = record.metrics
-    rois = content.get("rois")
-    options = {
-        "preset": content.get("preset"),
-        "against": content.get("against") if content.get("against") != "torchvision" else None,
-        "sweep": content.get("fit", {}).get("x"),
-        "rois": rois[0] if isinstance(rois, list) else rois,
-        "batch": content["batch"] if content.get("batch", 1) > 1 else None,
-        "record": record.id,
-    }
-    given = [f"--{name} {value}" for name, value in options.items() if value is not None]
-    source = [content["data"]] if content.get("data") else []
-    return " ".join(["cpm bench", content["work"], *source, *given])
 
 
 def remake_table(records: Sequence[Record] | None = None) -> TextTable:

@@ -36,12 +36,14 @@ def read_words(path: str | Path | None = None) -> dict[str, str]:
 
 
 def by_verdict(status: str, records: Sequence[Record] | None = None) -> TextTable:
-    """The claims about sizes, signs and causes that stand so, by their place in the paper.
+    """The claims about sizes, signs and causes that stand so, by their place in the paper; those about time, which
+    need no training and have a level of their own, are left to `pages.claims_table`.
 
     A part that several runs measured shows the lowest and the highest difference, a single run its 95 % interval.
     """
     words = read_words()
-    chosen = [one for one in judge_all(records) if one.status == status and one.claim.tolerance.sign is not None]
+    judged = [one for one in judge_all(records) if one.status == status and one.claim.kind != "speed"]
+    chosen = [one for one in judged if one.claim.tolerance.sign is not None]
     rows = [[one.claim.source, words[one.claim.id], *_measured(one)] for one in sorted(chosen, key=_order(chosen))]
     levels = sorted({one.level for one in chosen if one.level})
     caption = "; ".join(f"Evidence {level}: {LEVELS[level]}" for level in levels)

@@ -15,7 +15,7 @@ NOTES = (
 
 
 def record(id: str, content: dict[str, Any]) -> ledger.Record:
-    """A record with the content of ``--json`` as its metrics; cpu_s is that of this process so far.
+    """A record with the content of ``--json`` and the command as its metrics; cpu_s is that of this process so far.
 
     Raises:
         UserError: `id` is no id of a record.

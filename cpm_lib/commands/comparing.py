@@ -101,7 +101,7 @@ def _bench_result(args: argparse.Namespace, content: dict[str, Any]) -> None:
     if args.record:
         from cpm_lib import bench, ledger
 
-        ledger.write(bench.record(args.record, content))
+        ledger.write(bench.record(args.record, content | {"command": args.command_line}))
     if write_json(args, content):
         return
     print(report.head(content))

@@ -1,4 +1,4 @@
-"""The records of a run as curves in TensorBoard, an extra: ``pip install cpm_lib[tensorboard]``."""
+"""The records of a run as curves in TensorBoard, an extra (``[tensorboard]`` of the package)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise UserError(
-                "TensorBoard is not installed: pip install 'cpm_lib[tensorboard]', or leave out --tensorboard"
+                "TensorBoard is not installed: pip install tensorboard, or leave out --tensorboard"
             ) from error
         self._folder, self._make = run / "tensorboard", SummaryWriter
         self._writer: Any = None

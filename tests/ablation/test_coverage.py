@@ -112,14 +112,8 @@ def test_commands() -> None:
     joint = Record("joint-table1-quick", "", "E1", metrics={"seeds": [0, 1]})
     assert command_of(joint) == "cpm ablate table1 --seeds 0,1"
     assert command_of(Record("paired-quick-s2", "", "E1", seed=2)) == "cpm ablate table4 --seeds 2"
-    content = {"work": "inference", "preset": "cpm", "against": "grid", "rois": [96, 96], "batch": 2}
-    command = "cpm bench inference --preset cpm --against grid --rois 96 --batch 2 --record bench-x"
-    assert command_of(Record("bench-x", "", "E0", metrics=content)) == command
-    loading = {"work": "loading", "data": "shapes:quick:train", "images_per_batch": 8}
-    assert (
-        command_of(Record("bench-y", "", "E0", metrics=loading))
-        == "cpm bench loading shapes:quick:train --record bench-y"
-    )
+    command = "cpm bench inference --sweep rois --record bench-x"
+    assert command_of(Record("bench-x", "", "E0", metrics={"command": command})) == command
     assert command_of(Record("mystery", "", "E1")) == ""
 
 
