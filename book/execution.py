@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cpm_lib.files import write_atomic
+
 LANES = 2
 """Jobs at a time; each takes one core and up to 2 GB of memory."""
 
@@ -99,7 +101,10 @@ class Executor:
     def __init__(self, work: Path) -> None:
         self.work, self.show = work, Show()
         self._file = work / "state.json"
-        self.state: dict[str, dict[str, Any]] = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self.state: dict[str, dict[str, Any]] = {}
+        # What is not there, or was torn by a full disk, is known no more: everything is executed again.
+        with suppress(OSError, ValueError):
+            self.state = json.loads(self._file.read_text())
         self.failed: list[str] = []
         self.done: list[str] = []
 
@@ -176,7 +181,7 @@ class Executor:
             times = {"seconds": round(seconds, 1), "processor": round(processor, 1)}
             self.state[name] = {"key": one.job.key, **times}
             self.show.line(f"{name}: took {clock(seconds)}")
-        self._file.write_text(json.dumps(self.state, indent=1))
+        write_atomic(self._file, json.dumps(self.state, indent=1))
 
     def forget(self, known: Sequence[str]) -> None:
         """Drop what is known of jobs that are no longer there."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,7 +89,7 @@ def detect(
 ) -> list[dict[str, Any]]:
     """Find objects in `files`; write one drawn picture each, and `detections.json` with all of them.
 
-    Nothing is written before every picture was read.
+    Nothing is written before every picture was read, and never over a picture that was read.
 
     Args:
         classes: foreground names; label k is `classes[k - 1]`.
@@ -98,16 +100,19 @@ def detect(
         The content of `detections.json`: boxes xyxy in pixels of the file as displayed.
 
     Raises:
-        UserError: a picture is broken, or `out` cannot be written.
+        UserError: a picture is broken, `out` cannot be written, or a drawn picture would replace one of `files`.
     """
+    targets = [out / name for name in _names(files)]
+    own = {path.resolve() for path in files}
+    if taken := next((target for target in targets if target.resolve() in own), None):
+        raise UserError(f"{taken}: is one of the pictures to look at; give another --out, so that it is not replaced")
     pictures = Pictures(files)
     results: list[dict[str, Any]] = []
     for index, found in enumerate(predict(model, pictures, batch_size=1, device=device)):
         width, height = pictures.sizes[index]
         kept = [_entry(found, i, classes) for i in range(len(found["boxes"])) if float(found["scores"][i]) >= score]
         results.append({"file": str(files[index]), "width": width, "height": height, "detections": kept})
-    for path, result in zip(progress(files, desc="draw", unit="image"), results, strict=True):
-        target = out / _name(path, files)
+    for path, target, result in zip(progress(files, desc="draw", unit="image"), targets, results, strict=True):
         drawn = draw(read_image(path), result["detections"])
         write_atomic(target, lambda temporary, drawn=drawn: drawn.save(temporary, format="PNG"))  # type: ignore[misc]
     write_atomic(out / "detections.json", json.dumps(results, indent=1) + "\n")
@@ -156,7 +161,15 @@ def _entry(found: dict[str, Tensor], index: int, classes: Sequence[str]) -> dict
     return {"box": found["boxes"][index].tolist(), "label": label, "class": classes[label - 1], **parts}
 
 
-def _name(path: Path, files: Sequence[Path]) -> str:
-    """Name of the drawn picture: the file's own, with a number where two files would share it."""
-    same = [other for other in files if other.stem == path.stem]
-    return f"{path.stem}.png" if len(same) == 1 else f"{path.stem}-{same.index(path) + 1}.png"
+def _names(files: Sequence[Path]) -> list[str]:
+    """Names of the drawn pictures: each file's own, with a number where another one has it already."""
+    stems = Counter(path.stem for path in files)
+    taken = {stem for stem, number in stems.items() if number == 1}
+    names = []
+    for path in files:
+        name = path.stem
+        if stems[name] > 1:
+            name = next(f"{path.stem}-{n}" for n in itertools.count(1) if f"{path.stem}-{n}" not in taken)
+            taken.add(name)
+        names.append(f"{name}.png")
+    return names

@@ -43,6 +43,7 @@ class Record:
         claim: the sentence this record supports or refutes.
         level: of evidence, E0..E4 (`LEVELS`).
         data: source text, e.g. ``shapes:quick:val``; data_fingerprint: sha256 of it.
+        inputs: what else decides the numbers: name -> digest, e.g. of the training data and of the starting weights.
         device: "cpu" or the GPU's name; wall_s, cpu_s: seconds.
         metrics: nested dict; AP values in 0..100.
         differences: name -> paired difference as `bootstrap_difference` returns it.
@@ -58,6 +59,7 @@ class Record:
     profile: str = ""
     data: str = ""
     data_fingerprint: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)
     seed: int | None = None
     results_version: int = RESULTS_VERSION
     torch_version: str = ""
@@ -72,10 +74,18 @@ class Record:
     notes: str = ""
 
     def __post_init__(self) -> None:
-        if not _ID.fullmatch(self.id):
-            raise UserError(f"record id '{self.id}': use small letters, digits and ._- only")
+        check_id(self.id)
         if self.level not in LEVELS:
             raise UserError(f"record '{self.id}': level '{self.level}'{nearest(self.level, list(LEVELS))}")
+
+
+def check_id(id: str) -> None:
+    """
+    Raises:
+        UserError: no record can have this id.
+    """
+    if not _ID.fullmatch(id):
+        raise UserError(f"record id '{id}': use small letters, digits and ._- only")
 
 
 def make(
@@ -153,6 +163,11 @@ def read_all(folder: str | Path | None = None) -> list[Record]:
     """All records, sorted by id."""
     place = _folder(folder)
     return [read(file.stem, place) for file in sorted(place.glob("*.json"))]
+
+
+def read_current(folder: str | Path | None = None) -> list[Record]:
+    """All records that today's code would make alike, sorted by id: those of its `RESULTS_VERSION`."""
+    return [record for record in read_all(folder) if record.results_version == RESULTS_VERSION]
 
 
 def get(id: str, key: str, folder: str | Path | None = None) -> Any:

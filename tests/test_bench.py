@@ -222,12 +222,12 @@ def test_memory_of_a_fresh_process() -> None:
     assert (peak is not None and peak > 1) == Path("/proc/self/status").exists()
 
 
-def test_held_memory_is_that_of_weights_gradients_and_momentum() -> None:
+def test_held_memory_is_that_of_weights_gradients_and_moments() -> None:
     running = Running(case(work="training", rois=4))
     running()
     own = [*running.model.parameters(), *running.model.buffers()]
     own += [weight.grad for weight in running.model.parameters() if weight.grad is not None]
-    own += [state["momentum_buffer"] for state in running.optimiser.state.values()]
+    own += [state[name] for state in running.optimiser.state.values() for name in ("exp_avg", "exp_avg_sq")]
     assert running.held_mb() == pytest.approx(sum(one.numel() * one.element_size() for one in own) / 1e6)
     still = Running(case(rois=4))
     assert still.held_mb() < running.held_mb() / 2

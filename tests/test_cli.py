@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from cpm_lib.cli import main
+from cpm_lib.detect import _names
 from cpm_lib.training import checkpoint
 
 METRICS = ["AP", "AP50", "AP75", "AP90", "APS", "APM", "APL"]
@@ -226,6 +227,19 @@ def test_pictures_by_glob_and_with_the_same_name(run: Path, pictures: Path, tmp_
     assert main(["detect", str(run), *arguments, "--out", str(tmp_path / "out")]) == 0
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["a-1.png", "a-2.png", "b.png", "detections.json"]
+
+
+def test_drawn_pictures_never_replace_the_ones_that_were_read(
+    run: Path, pictures: Path, mistake: Callable[..., str]
+) -> None:
+    before = (pictures / "a.png").read_bytes()
+    assert f"{pictures / 'a.png'}: is one of the pictures" in mistake("detect", run, pictures, "--out", pictures)
+    assert (pictures / "a.png").read_bytes() == before and not (pictures / "detections.json").exists()
+
+
+def test_names_of_drawn_pictures_differ() -> None:
+    files = [Path(name) for name in ("x/a.jpg", "y/a.jpg", "x/a-1.jpg", "b.png")]
+    assert _names(files) == ["a-2.png", "a-3.png", "a-1.png", "b.png"]
 
 
 def test_bad_pictures_leave_nothing_behind(

@@ -13,6 +13,7 @@ from typing import Any
 
 from cpm_lib import ledger
 from cpm_lib.ablation.experiments import EXPERIMENTS
+from cpm_lib.ablation.setting import PROFILES
 from cpm_lib.ablation.verdict import judge_all
 from cpm_lib.claims import STATUSES, Claim, read_claims
 from cpm_lib.errors import UserError
@@ -127,9 +128,14 @@ def command_of(record: Record) -> str:
         for source in experiment.sources:
             if record.id.startswith(f"{source.name}-"):
                 seeds = record.metrics.get("seeds", [record.seed or 0])
-                return f"cpm ablate {experiment.name} --seeds {','.join(map(str, seeds))}"
+                words = ["cpm ablate", experiment.name, "--seeds", ",".join(map(str, seeds))]
+                profile = next(name for name in PROFILES if record.id.startswith(f"{source.name}-{name}"))
+                words += ["--profile", profile] if profile != "quick" else []
+                own = record.data in ("", f"shapes:{profile}:val")
+                words += [] if own else ["--data", record.data.rpartition(",")[0]]
+                return " ".join(words)
     if record.id.startswith("bench-"):
-        return str(record.metrics["command"])
+        return str(record.metrics.get("command", ""))
     if record.id.startswith(("shipped-", "fig1-")):
         return "python -m cpm_lib.retrain --records"
     return ""

@@ -63,7 +63,8 @@ def record(setting: Setting, seed: int) -> ledger.Record:
         proposals = evaluation.predict(AllProposals(_trunk(setting)), setting.val)
         metrics, differences = measure(found, proposals, setting.val, config.scoring.gamma)
     made = ledger.make(
-        id, CLAIM, setting.level, config=config, dataset=setting.val, seed=seed, metrics=metrics,
+        id, CLAIM, setting.level, config=config, dataset=setting.val, seed=seed,
+        inputs=setting.inputs(), metrics=metrics,
         differences=differences, notes=NOTES, **cost(run),
     )  # fmt: skip
     ledger.write(made)

@@ -10,7 +10,7 @@ from typing import Any
 from cpm_lib.ablation.report import number
 from cpm_lib.ablation.verdict import Judged, judge_all
 from cpm_lib.errors import UserError
-from cpm_lib.ledger import LEVELS, Record, Table, find_data, read_all
+from cpm_lib.ledger import LEVELS, Record, Table, find_data, read_all, read_current
 from cpm_lib.text_table import TextTable
 
 OUTCOMES: Mapping[str, str] = {
@@ -70,7 +70,7 @@ def switch_effects(ids: Sequence[str], records: Sequence[Record] | None = None) 
     Args:
         ids: of records of ``cpm ablate switches``; one that does not exist yet shows as "not run".
     """
-    known = {record.id: record for record in (read_all() if records is None else records)}
+    known = {record.id: record for record in (read_current() if records is None else records)}
     metrics = ("AP", "AP75", "AP90")
     rows, levels = [], set()
     for id in ids:

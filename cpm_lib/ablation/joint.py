@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cpm_lib import evaluation, presets
-from cpm_lib.ablation.paired import digest, trunk
-from cpm_lib.ablation.setting import Setting, spending, unusual
+from cpm_lib.ablation.paired import trunk
+from cpm_lib.ablation.setting import Setting, digest, spending, unusual
 from cpm_lib.config import OFFICIAL, Config
 from cpm_lib.files import write_atomic
 from cpm_lib.ledger import RESULTS_VERSION

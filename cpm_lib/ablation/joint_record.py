@@ -63,7 +63,8 @@ SPECIAL: Mapping[str, tuple[str, Callable[[Seed], dict[str, float]]]] = {
 
 
 def record(setting: Setting, table: str, seeds: Sequence[int]) -> ledger.Record:
-    """The joint record of a table: read if it holds these seeds, else made and written.
+    """The joint record of a table: read if it holds these seeds, else made and written with these and those it
+    held before.
 
     Raises:
         UserError: the data cannot be used.
@@ -71,9 +72,10 @@ def record(setting: Setting, table: str, seeds: Sequence[int]) -> ledger.Record:
     """
     configs = {name: presets.get(name, setting.profile) for name in ROWS[table]}
     id = setting.record_id(f"joint-{table}")
-    known = _found(setting, id, {name: unusual(config) for name, config in configs.items()}, seeds)
-    if known is not None:
+    known = _found(setting, id, {name: unusual(config) for name, config in configs.items()})
+    if known is not None and set(seeds) <= set(known.metrics["seeds"]):
         return known
+    seeds = _together(seeds, known)
     found = {name: {seed: joint.run(setting, config, seed) for seed in seeds} for name, config in configs.items()}
     differences: dict[str, Any] = {}
     for claim in read_claims():
@@ -83,6 +85,7 @@ def record(setting: Setting, table: str, seeds: Sequence[int]) -> ledger.Record:
     spent = [cost(joint.run_folder(setting, config, seed)) for config in configs.values() for seed in seeds]
     made = ledger.make(
         id, f"Rows of {table}, trained from one trunk on equal terms", setting.level, dataset=setting.val,
+        inputs=setting.inputs(),
         profile=setting.profile, metrics=_metrics(found, configs, seeds), differences=differences,
         notes=_notes(setting, seeds), wall_s=sum(x["wall_s"] for x in spent), cpu_s=sum(x["cpu_s"] for x in spent),
     )  # fmt: skip
@@ -97,9 +100,10 @@ def switch_record(setting: Setting, name: str, seeds: Sequence[int]) -> ledger.R
     config = usual if at_test else usual.override(change)
     id = setting.record_id(f"switch-{name.replace('_', '-')}")
     configs = {"corrected": unusual(usual), "official": unusual(usual.override(change))}
-    known = _found(setting, id, configs, seeds)
-    if known is not None:
+    known = _found(setting, id, configs)
+    if known is not None and set(seeds) <= set(known.metrics["seeds"]):
         return known
+    seeds = _together(seeds, known)
     found = {
         "corrected": {seed: joint.run(setting, usual, seed) for seed in seeds},
         "official": {seed: joint.run(setting, config, seed, at_test) for seed in seeds},
@@ -112,6 +116,7 @@ def switch_record(setting: Setting, name: str, seeds: Sequence[int]) -> ledger.R
     spent = [cost(joint.run_folder(setting, config, seed)) for seed in seeds]
     made = ledger.make(
         id, f"conventions.{name}: the authors' value against ours", setting.level, config=usual, dataset=setting.val,
+        inputs=setting.inputs(),
         metrics=_metrics(found, {"corrected": usual, "official": usual.override(change)}, seeds),
         differences={"switches": {name: parts}}, notes=_notes(setting, seeds),
         wall_s=sum(x["wall_s"] for x in spent), cpu_s=sum(x["cpu_s"] for x in spent),
@@ -156,13 +161,14 @@ def _metrics(found: Runs, configs: Mapping[str, Any], seeds: Sequence[int]) -> d
     return {"seeds": list(seeds), "rows": table, "configs": {name: unusual(c) for name, c in configs.items()}}
 
 
-def _found(setting: Setting, id: str, configs: Mapping[str, Any], seeds: Sequence[int]) -> ledger.Record | None:
-    if not (ledger.results_folder() / f"{id}.json").is_file():
-        return None
-    record = ledger.read(id)
-    same = record.results_version == ledger.RESULTS_VERSION and record.data_fingerprint == setting.val.fingerprint()
-    same = same and set(seeds) <= set(record.metrics["seeds"])
-    return record if same and record.metrics["configs"] == plain(configs) else None
+def _found(setting: Setting, id: str, configs: Mapping[str, Any]) -> ledger.Record | None:
+    record = setting.current(id)
+    return record if record and record.metrics["configs"] == plain(configs) else None
+
+
+def _together(seeds: Sequence[int], known: ledger.Record | None) -> list[int]:
+    """The seeds that are asked for and those that a record has: a record never loses any."""
+    return sorted({*seeds, *(known.metrics["seeds"] if known else ())})
 
 
 def _notes(setting: Setting, seeds: Sequence[int]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cpm_lib import ledger
@@ -34,9 +34,23 @@ def listing(profile: str, source: str | None = None, seeds: Sequence[int] = SEED
                 "created": max((record.created for record in records), default=None),
                 "cost": _cost(experiment, records, wanted),
                 "status": _status(len(fresh), len(records), len(wanted)),
+                "also on": _elsewhere(experiment, profile, source, seeds, known),
             }
         )
     return found
+
+
+def _elsewhere(
+    experiment: Experiment, profile: str, source: str, seeds: Sequence[int], known: Mapping[str, Record]
+) -> list[str]:
+    """Other data on which the experiment was run at this profile, with at least one seed."""
+    data = {record.data.rpartition(",")[0] for record in known.values() if record.data.startswith(("voc:", "coco:"))}
+    others = sorted(data - {source})
+    return [
+        other
+        for other in others
+        if all(any(id in known for id in one.ids(profile, other, seeds)) for one in experiment.sources)
+    ]
 
 
 def _seeds(records: Sequence[Record]) -> list[int]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from cpm_lib import evaluation, ledger, presets
 from cpm_lib.ablation import joint
 from cpm_lib.ablation.joint import METRICS, t_interval
-from cpm_lib.ablation.paired import digest, trunk
-from cpm_lib.ablation.setting import Setting, cost, spending
+from cpm_lib.ablation.paired import trunk
+from cpm_lib.ablation.setting import Setting, cost, digest, spending
 from cpm_lib.bench import peer
 from cpm_lib.config import Config
 from cpm_lib.model.backbone import STRIDES
@@ -84,7 +84,8 @@ class _GlobalSampling(Sampling):
 
 
 def record(setting: Setting, seeds: Sequence[int]) -> ledger.Record:
-    """AP of both on the trunk's weights and after training: read if it is there, else made and written.
+    """AP of both on the trunk's weights and after training: read if it holds these seeds, else made and
+    written with these and those it held before.
 
     Raises:
         UserError: the data cannot be used.
@@ -92,8 +93,10 @@ def record(setting: Setting, seeds: Sequence[int]) -> ledger.Record:
     """
     config, id = presets.get("faster", setting.profile), setting.record_id("outside")
     known = setting.found(id, config)
-    if known is not None and set(seeds) <= set(known.metrics["seeds"]):
-        return known
+    if known is not None:
+        if set(seeds) <= set(known.metrics["seeds"]):
+            return known
+        seeds = sorted({*seeds, *known.metrics["seeds"]})
     ours = {seed: joint.run(setting, config, seed)["last"] for seed in seeds}
     theirs = {seed: _trained(setting, config, seed) for seed in seeds}
     same_weights = _same_weights(setting, config)
@@ -107,7 +110,7 @@ def record(setting: Setting, seeds: Sequence[int]) -> ledger.Record:
     }
     spent = [cost(_run_folder(setting, config, seed)) for seed in seeds]
     made = ledger.make(
-        id, CLAIM, setting.level, config=config, dataset=setting.val, notes=NOTES,
+        id, CLAIM, setting.level, config=config, dataset=setting.val, inputs=setting.inputs(), notes=NOTES,
         metrics={"seeds": list(seeds), "rows": rows | same_weights}, differences={"outside": {"trained": difference}},
         wall_s=sum(x["wall_s"] for x in spent), cpu_s=sum(x["cpu_s"] for x in spent),
     )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 from cpm_lib.ablation import experiments, report, tables
 from cpm_lib.claims import count_by_status, read_claims
-from cpm_lib.ledger import LEVELS, Record, Table, read_all
+from cpm_lib.ledger import LEVELS, Record, Table, read_current
 
 
 def experiment_table(
@@ -24,12 +24,12 @@ def experiment_table(
         UserError: no such experiment.
     """
     experiment = experiments.get(name)
-    known = read_all() if records is None else records
+    known = read_current() if records is None else records
     sources = tuple(f"{source.name}-" for source in experiment.sources)
-    # Pages show the quick shapes; times (E0) are taken at the paper's size.
-    used = [
-        r for r in known if r.id.startswith(sources) and (r.level == "E0" or (r.level, r.profile) == ("E1", "quick"))
-    ]
+    # Pages show the quick shapes; times (E0) are taken at the paper's size, and those of two machines are two things.
+    shown = (("E0", "paper"), ("E1", "quick"))
+    used = [record for record in known if record.id.startswith(sources) and (record.level, record.profile) in shown]
+    used = [record for record in used if record.level != "E0" or record.device == used[0].device]
     found = tables.content(experiment, used)
     headings = list(columns or experiment.columns)
     timed = found["level"] == "E0"
@@ -41,16 +41,19 @@ def experiment_table(
         if row["paper"]:
             rows.append([printed, "", *(report.number(row["paper"].get(heading)) for heading in headings)])
     if timed:
-        devices = ", ".join(sorted({record.device for record in used}))
         rows = [[name, *cells] for name, _, *cells in rows]
-        return Table(["", *headings], rows, f"{experiment.table}. Medians, measured on {devices}.")
+        return Table(["", *headings], rows, f"{experiment.table}. Medians, measured on {used[0].device}.")
     level = f"Evidence {found['level']}: {LEVELS[found['level']]}. " if found["level"] else "Not run yet. "
     caption = f"{experiment.table}. {level}Mean over seeds ± standard deviation."
     return Table(["", "seeds", *headings], rows, caption)
 
 
-def claims_table(*beginnings: str, records: Sequence[Record] | None = None) -> Table:
+def claims_table(*beginnings: str, level: str | None = None, records: Sequence[Record] | None = None) -> Table:
     """What the paper claims, what the records say, and the verdict, for claims whose ids begin so.
+
+    Args:
+        level: of evidence; default: that at which each claim was to be decided. With a level only claims of which its
+            records say something.
 
     Returns:
         One row per claim and part, in the order of `report.entries`: the statement, the paper's number, ours over all
@@ -58,14 +61,18 @@ def claims_table(*beginnings: str, records: Sequence[Record] | None = None) -> T
     """
     chosen = [claim for claim in read_claims() if claim.id.startswith(beginnings)]
     rows = []
-    for entry in report.entries(records, chosen):
+    wanted = {claim.id: level or claim.tolerance.level for claim in chosen}
+    for entry in report.entries(read_current() if records is None else records, chosen):
+        if entry["level"] != wanted[entry["id"]] and (entry["level"] or level):
+            continue
         by_part: dict[str, list[dict[str, Any]]] = {}
         for part in entry["parts"] or [{"part": "", "paper": None}]:
             by_part.setdefault(part["part"], []).append(part)
         for number, (name, parts) in enumerate(by_part.items()):
             claim, verdict = (entry["form"], entry["status"]) if number == 0 else ("", "")
             rows.append([claim, name, report.number(parts[0]["paper"]), _over_seeds(parts), verdict, _records(parts)])
-    caption = "Ours: mean over seeds, within the lowest and the highest end of their 95 % intervals."
+    meaning = f"Evidence {level}: {LEVELS[level]}. " if level else ""
+    caption = f"{meaning}Ours: mean over seeds, within the lowest and the highest end of their 95 % intervals."
     return Table(["Claim", "", "Paper", "Ours [95 %]", "Verdict", "Record"], rows, caption)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
 
-from cpm_lib import evaluation, ledger, presets
+from cpm_lib import evaluation, presets
 from cpm_lib.ablation.paired_heads import PairedHeads
-from cpm_lib.ablation.setting import Setting, spending
+from cpm_lib.ablation.setting import Setting, digest, shipped_trunk, spending
 from cpm_lib.config import Config
 from cpm_lib.evaluation.ground_truth import Detection
 from cpm_lib.training import checkpoint
@@ -36,7 +35,7 @@ def trunk(setting: Setting) -> Path:
         UserError: the data cannot be used for training.
         Interrupted: Ctrl-C; the run can be continued.
     """
-    shipped = ledger.find_data("checkpoints") / "trunk.safetensors"
+    shipped = shipped_trunk()
     config = presets.get("faster", setting.profile)
     card = checkpoint.read_card(shipped) if shipped.is_file() else None
     fits = card is not None and card.config.profile == setting.profile
@@ -89,8 +88,3 @@ def _named(model: PairedHeads, detection: Detection) -> Detection:
     part = dict(zip(model.parts, detection["parts"].unbind(dim=1), strict=True))
     kept = {key: detection[key] for key in ("image_id", "labels", "scores", "proposals")}
     return {**kept, "at": at, "part": part}
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

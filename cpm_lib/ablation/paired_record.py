@@ -33,7 +33,8 @@ def record(setting: Setting, seed: int) -> ledger.Record:
     with spending(run):
         metrics, differences, interval = measure(found, setting, seed)
     made = ledger.make(
-        id, CLAIM, setting.level, config=config, dataset=setting.val, seed=seed, metrics=metrics,
+        id, CLAIM, setting.level, config=config, dataset=setting.val, seed=seed,
+        inputs=setting.inputs(), metrics=metrics,
         differences=differences, interval=interval, notes=notes(setting), **cost(run),
     )  # fmt: skip
     ledger.write(made)

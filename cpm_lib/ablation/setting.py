@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -75,29 +76,73 @@ class Setting:
 
     def folder(self, experiment: str, seed: int, facts: Mapping[str, Any]) -> Path:
         """A run folder named after the experiment and everything in `facts`."""
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-        return self.runs / f"{record_id(experiment, self.profile, self.source, 0)}-s{seed}-{digest[:8]}"
+        text = json.dumps(facts, sort_keys=True, default=str)
+        mark = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return self.runs / f"{record_id(experiment, self.profile, self.source, 0)}-s{seed}-{mark}"
 
-    def found(self, id: str, config: Config) -> ledger.Record | None:
-        """The record of this id if nothing that decides its numbers has changed since, else None."""
+    def inputs(self) -> dict[str, str]:
+        """`ledger.Record.inputs` of all records: the training data, and the shipped trunk, where trainings begin."""
+        return {
+            "train": self.train.fingerprint(),
+            "trunk": digest(shipped_trunk()) if shipped_trunk().is_file() else "",
+        }
+
+    def current(self, id: str) -> ledger.Record | None:
+        """The record of this id if code, data and starting weights are still those it was made with, else None; its
+        configuration is left to the caller."""
         if not (ledger.results_folder() / f"{id}.json").is_file():
             return None
         record = ledger.read(id)
         same = record.results_version == ledger.RESULTS_VERSION and record.data_fingerprint == self.val.fingerprint()
-        return record if same and unusual(Config.from_dict(record.config)) == unusual(config) else None
+        return record if same and record.inputs == self.inputs() else None
+
+    def found(self, id: str, config: Config) -> ledger.Record | None:
+        """The `current` record of this id if it is of this configuration, else None."""
+        record = self.current(id)
+        return record if record and unusual(Config.from_dict(record.config)) == unusual(config) else None
+
+
+def shipped_trunk() -> Path:
+    """Weights of the trunk that comes with the library."""
+    return ledger.find_data("checkpoints") / "trunk.safetensors"
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextlib.contextmanager
 def spending(run: Path) -> Iterator[None]:
-    """Adds what a `with` block costs to ``cost.json`` of a run folder, also when it is interrupted."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    try:
+    """Adds what a `with` block costs to ``cost.json`` of a run folder, also when it is interrupted.
+
+    Raises:
+        UserError: another process is at work in this folder.
+    """
+    with _alone(run):
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            before = cost(run)
+            spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+            total = {name: round(before[name] + value, 1) for name, value in spent.items()}
+            write_atomic(run / "cost.json", json.dumps(total) + "\n")
+
+
+@contextlib.contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Keeps a second process out of a run folder, by a lock beside it that goes when its process ends."""
+    run.parent.mkdir(parents=True, exist_ok=True)
+    with (run.parent / f"{run.name}.lock").open("a") as file:
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"{run}: another process is at work here; wait for it, then ask again") from error
         yield
-    finally:
-        before = cost(run)
-        spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
-        total = {name: round(before[name] + value, 1) for name, value in spent.items()}
-        write_atomic(run / "cost.json", json.dumps(total) + "\n")
 
 
 def cost(run: Path) -> dict[str, float]:

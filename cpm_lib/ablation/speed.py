@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from cpm_lib import bench, ledger, presets
+from cpm_lib.ablation.joint import t_interval
 from cpm_lib.ablation.paired_record import enter
 from cpm_lib.ablation.setting import Setting
-from cpm_lib.ablation.statistics import Images
 from cpm_lib.claims import read_claims
-from cpm_lib.evaluation.bootstrap import Interval
 
 COMPARED = (("cpm-r101", "grid-original-r101"), ("cpm", "grid"), ("cpm", "grid-original"))
 """Detectors timed against each other."""
 REPEATS = 5
 NOTES = (
     "Untrained weights; settings force the same number of RoIs into every grid stage. Both detectors run in turns, so "
-    "that a slow minute meets both; the intervals are over these pairs, the absolute seconds hold for this machine."
+    "that a slow minute meets both; intervals by Student's t over these pairs. The absolute "
+    "seconds hold for this machine."
 )
 
 
@@ -58,23 +58,18 @@ def record(setting: Setting) -> ledger.Record:
     return made
 
 
-def quantities(claim: str, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Interval]:
-    """Part -> quantity with its interval over the repeats, for a claim about speed; else empty."""
+def quantities(claim: str, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Part -> quantity with its t interval over the repeats, for a claim about speed; else empty."""
     if claim == "table8.cpm-faster-than-grid":
         ratios = _ratios(found["cpm-r101 - grid-original-r101"], "cpm-r101", "grid-original-r101")
-        return {"saved-percent": over_repeats([100 * (1 - ratio) for ratio in ratios])}
+        return {"saved-percent": t_interval([100 * (1 - ratio) for ratio in ratios])}
     if claim == "sec4-2-1.slower-than-plus":
         ratios = _ratios(found["cpm - grid"], "cpm", "grid")
-        return {"extra-percent": over_repeats([100 * (ratio - 1) for ratio in ratios])}
+        return {"extra-percent": t_interval([100 * (ratio - 1) for ratio in ratios])}
     if claim == "sec2-1.simpler-branch":
         ratios = _ratios(found["cpm - grid-original"], "cpm: grid stage 1", "grid-original: grid stage 1")
-        return {"saved-percent": over_repeats([100 * (1 - ratio) for ratio in ratios])}
+        return {"saved-percent": t_interval([100 * (1 - ratio) for ratio in ratios])}
     return {}
-
-
-def over_repeats(values: Sequence[float]) -> Interval:
-    """Mean of one number per pair of repeats, with its bootstrap interval."""
-    return Images(len(values)).mean(torch.arange(len(values)), torch.tensor(values, dtype=torch.float64))
 
 
 def _ratios(content: Mapping[str, Any], one: str, other: str) -> list[float]:

@@ -55,13 +55,14 @@ def _row(
     for record in records:
         if not record.id.startswith(f"{shown.record}-"):
             continue
-        row = _below(record.metrics, shown.key)
+        row, most = _below(record.metrics, shown.key), 0
         for heading, key in columns.items():
             found = _below(row, key)
             # Joint records hold all seeds, the others one each.
             numbers = found["seeds"] if isinstance(found, Mapping) else [found]
             values[heading] += [value for value in numbers if value is not None]
-        seeds += len(record.metrics.get("seeds", [0]))
+            most = max(most, len(numbers))
+        seeds += most
     ours = {metric: statistics.fmean(numbers) if numbers else None for metric, numbers in values.items()}
     spread = {metric: statistics.stdev(numbers) if len(numbers) > 1 else None for metric, numbers in values.items()}
     paper = dict(papers[shown.paper].values) if shown.paper else {}

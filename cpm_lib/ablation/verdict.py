@@ -151,5 +151,5 @@ def _may_judge(claim: Claim, record: Record) -> bool:
 
 
 def _rank(record: Record) -> int:
-    """Size of the profile; records without one are of no size."""
+    """Size of the profile; records without one count as the largest."""
     return PROFILES.index(record.profile) if record.profile in PROFILES else len(PROFILES)

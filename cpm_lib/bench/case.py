@@ -115,10 +115,11 @@ class Running:
             self.optimiser = optimisation.build_optimiser(self.model, config.solver)
 
     def held_mb(self) -> float:
-        """What no image can change, in MB of 10^6 bytes: the weights, and in training gradients and momentum."""
-        held = 0
+        """What no image can change, in MB of 10^6 bytes: the weights, and in training gradients and the optimiser's
+        moments: one with momentum, two with AdamW."""
+        held, moments = 0, 2 if self.case.config.solver.optimiser == "adamw" else 1
         for weight in (*self.model.parameters(), *self.model.buffers()):
-            copies = 3 if self.case.work == "training" and weight.requires_grad else 1
+            copies = 2 + moments if self.case.work == "training" and weight.requires_grad else 1
             held += copies * weight.numel() * weight.element_size()
         return held / 1e6
 

@@ -11,6 +11,7 @@ from cpm_lib.bench import measuring, peer
 from cpm_lib.bench.case import Case, Running, Work, forced
 from cpm_lib.bench.comparison import compare, examine, machine, whole_row
 from cpm_lib.config import Config
+from cpm_lib.errors import UserError
 from cpm_lib.presets import PRESETS
 from cpm_lib.progress import progress
 
@@ -159,6 +160,8 @@ def _along(config: Config, axis: Axis, rois: int, options: dict[str, Any]) -> li
             height, width = (round(side * quarter**0.5) for side in whole.size)
             found.append((height * width / 1e6, case(size=(height, width))))
         return found
+    if config.detector not in ("cpm", "grid"):
+        raise UserError(f"--sweep stages: {config.preset} has no grid stages; take cpm, or another --sweep")
     names = ("mapping_ratios", "iou_thresholds", "stage_weights")
     return [
         (stages, case(config.override({f"cascade.{name}": getattr(config.cascade, name)[:stages] for name in names})))

@@ -82,7 +82,7 @@ def conclusions(content: dict[str, Any]) -> list[str]:
         )
     if content.get("memory_ratio"):
         held = " and ".join(f"{row['held_mb']:.0f}" for row in content["rows"] if "held_mb" in row)
-        kept = "weights, gradients and momentum" if content["work"] == "training" else "weights"
+        kept = "weights, gradients and moments" if content["work"] == "training" else "weights"
         lines.append(
             f"peak memory: {content['memory_ratio']:.3f}; {kept} ({held} MB) alone would make it "
             f"{content['memory_bound']:.3f}"

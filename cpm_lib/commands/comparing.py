@@ -25,7 +25,7 @@ def ablate(args: argparse.Namespace) -> None:
     if args.list:
         rows = ablation.listing(args.profile, args.data, args.seeds)
         if not write_json(args, rows):
-            columns = ("name", "table", "level", "profile", "rows", "seeds", "created", "cost", "status")
+            columns = ("name", "table", "level", "profile", "rows", "seeds", "created", "cost", "status", "also on")
             print_table([list(columns)] + [[as_text(row[column]) for column in columns] for row in rows], left=2)
         return None
     setting = ablation.Setting.open(args.profile, args.data, args.runs)
@@ -58,6 +58,9 @@ def bench_detectors(args: argparse.Namespace) -> None:
             names = (ours, theirs if theirs != ours else f"{theirs} again")
     elif args.against_set:
         raise UserError("--against-set changes another preset of ours; name it with --against")
+    if args.work == "inference" and args.sweep and (against or args.own_settings):
+        raise UserError("--sweep has no other side; leave out --against and --own-settings")
+    _check_record(args)
     from cpm_lib import bench
     from cpm_lib.training import distributed
 
@@ -74,6 +77,7 @@ def bench_detectors(args: argparse.Namespace) -> None:
 
 def bench_targets(args: argparse.Namespace) -> int:
     config = wanted_config(args)
+    _check_record(args)
     from cpm_lib import bench
     from cpm_lib.training import distributed
 
@@ -86,6 +90,7 @@ def bench_targets(args: argparse.Namespace) -> int:
 
 def bench_loading(args: argparse.Namespace) -> None:
     config = wanted_config(args)
+    _check_record(args)
     from cpm_lib import bench
 
     with bench.threads(args.threads):
@@ -95,16 +100,23 @@ def bench_loading(args: argparse.Namespace) -> None:
     _bench_result(args, content)
 
 
+def _check_record(args: argparse.Namespace) -> None:
+    """Before minutes of measuring, not after them."""
+    if args.record is not None:
+        from cpm_lib import ledger
+
+        ledger.check_id(args.record)
+
+
 def _bench_result(args: argparse.Namespace, content: dict[str, Any]) -> None:
     from cpm_lib.bench import report
 
+    if args.json != "-":
+        print(report.head(content))
+        print_table(report.table(content))
+        print("\n".join(report.conclusions(content)))
     if args.record:
         from cpm_lib import bench, ledger
 
         ledger.write(bench.record(args.record, content | {"command": args.command_line}))
-    if write_json(args, content):
-        return
-    print(report.head(content))
-    print_table(report.table(content))
-    for line in report.conclusions(content):
-        print(line)
+    write_json(args, content)

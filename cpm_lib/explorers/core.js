@@ -84,14 +84,6 @@ function explorerKit(root) {
     return html("fieldset", { class: "cpm-choice" }, html("legend", {}, label), ...inputs);
   }
 
-  /** A box to tick. */
-  function tick(label, { value, change }) {
-    const input = html("input", { type: "checkbox", autocomplete: "off", "data-lm-suppress-shortcuts": "true" });
-    input.checked = value;
-    input.addEventListener("change", () => change(input.checked));
-    return html("label", { class: "cpm-control" }, input, html("span", {}, label));
-  }
-
   function button(label, press) {
     const node = html("button", { type: "button" }, label);
     node.addEventListener("click", press);
@@ -196,7 +188,7 @@ function explorerKit(root) {
   }
 
   return {
-    root, html, svg, set, text, clamp, columns, column, drawing, picture, place, box, slider, choice, tick, button,
+    root, html, svg, set, text, clamp, columns, column, drawing, picture, place, box, slider, choice, button,
     controls, teller, legend, movable, chart, iou,
   };
 }

@@ -168,7 +168,7 @@ function explorer(kit, data) {
     `.cpm-explorer text.cpm-value{font-size:${letter}px;font-weight:600;fill:#111;stroke:#fff;` +
     `stroke-width:${letter / 4}px;paint-order:stroke;pointer-events:none}` +
     ".cpm-fused{stroke:var(--cpm-stage3);stroke-dasharray:7 4}.cpm-offsets{stroke:currentColor;stroke-dasharray:2 3}" +
-    ".cpm-explorer .cpm-dot{fill:#fff;stroke-width:2;stroke-dasharray:none}" +
+    ".cpm-explorer .cpm-dot{fill:#fff;stroke-width:2;stroke-dasharray:none}.cpm-dot[hidden]{display:none}" +
     ".cpm-rule{stroke:currentColor;stroke-width:1;opacity:.7}.cpm-swatch{display:inline-block!important;" +
     "width:24px!important;height:12px!important;margin-right:.4rem;vertical-align:middle}" +
     ".cpm-paper{margin-top:.8rem;border:1px dashed currentColor}.cpm-paper caption{text-align:left;caption-side:top;" +

@@ -19,7 +19,7 @@ from cpm_lib.evaluation.average_precision import judge
 from cpm_lib.evaluation.coco import IOU_THRESHOLDS, threshold_index
 from cpm_lib.evaluation.ground_truth import COCO_AREA_LIMITS, Detection, GroundTruth
 from cpm_lib.explorers.component import Explorer, picture, plain
-from cpm_lib.ledger import Record, read_all
+from cpm_lib.ledger import Record, read_current
 
 THRESHOLDS = [round(float(threshold), 2) for threshold in IOU_THRESHOLDS]
 SIZES = ("all", "small", "medium", "large")
@@ -122,7 +122,7 @@ def recorded_curves(rows: Mapping[str, str] = ROWS, records: Sequence[Record] | 
     Raises:
         UserError: there is no such record.
     """
-    known = read_all() if records is None else records
+    known = read_current() if records is None else records
     used = [r for r in known if r.id.startswith("paired-") and (r.profile, r.level) == ("quick", "E1")]
     if not used:
         raise UserError("no paired record: make it with `cpm ablate table4`")

@@ -151,7 +151,7 @@ function explorer(kit, data) {
   function arithmetic(i) {
     const product = `${text(cls[i])} × ${text(ISM[i])}`;
     if (name === "cls × ISM") return `cls × ISM: ${product} = ${text(scores[name][i])}.`;
-    return `Fused: (${product})^${text(gamma, 1)} × ${text(RSM[i])}^${text(1 - gamma, 1)} = ${text(scores.fused[i])}.`;
+    return `Fused: (${product})^${text(gamma)} × ${text(RSM[i])}^${text(1 - gamma)} = ${text(scores.fused[i])}.`;
   }
   /** What depends on the score and on the least IoU. */
   function measure() {

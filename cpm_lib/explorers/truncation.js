@@ -95,7 +95,7 @@ function explorer(kit, data) {
   function arithmetic(scores) {
     const { cls, ISM, RSM } = scores;
     const product = ISM === undefined ? text(cls) : `${text(cls)} × ${text(ISM)}`;
-    const powers = `(${product})^${text(gamma, 1)} × ${text(RSM)}^${text(1 - gamma, 1)}`;
+    const powers = `(${product})^${text(gamma)} × ${text(RSM)}^${text(1 - gamma)}`;
     return `Fused score: ${RSM === undefined ? product : powers} = ${text(fuse(scores))}.`;
   }
   function show() {

@@ -37,7 +37,7 @@ function explorer(kit, data) {
 
   // Places are kept finer than cells, so that slow movements of the mouse add up.
   const begin = () =>
-    data.peaks.map(([x, y, confidence]) => ({ at: [x + 0.5, y + 0.5], confidence: Math.max(confidence, 0.01) }));
+    data.peaks.map(([x, y, confidence]) => ({ at: [x + 0.5, y + 0.5], confidence: Math.max(confidence, 1e-4) }));
   let points = begin();
   let [selected, side] = [0, SIDES[0]];
   const peaks = () => points.map(({ at, confidence }) => [...at.map(Math.floor), confidence]);
@@ -164,7 +164,7 @@ function explorer(kit, data) {
         `with equal weights it would be ${text(equal, 1)}. The object's is ${text(truth[SIDES.indexOf(side)], 1)}.`,
       `Point ${selected} votes for ${votes.length ? votes.join(" and ") : "no side"}. ` +
         `Its peak is in ${where(selected)}, at ${list(at[selected])}` +
-        (data.targets[selected].length ? "." : "; the object's point is outside the region and has no target cell."),
+        (data.targets[selected].length ? "." : "; the object's point is outside its window and has no target cell."),
       `Box: ${list(result)}. IoU with the object: ${text(kit.iou(result, truth))}; ` +
         `of the RoI: ${text(kit.iou(roi, truth))}.`);
   }

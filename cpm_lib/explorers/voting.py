@@ -50,7 +50,7 @@ def voting(
             "map_size": map_size,
             "window": window,
             "starts": sub_regions(grid, map_size, window)[:, :2].tolist(),
-            "peaks": plain(figure_grid.peaks(maps)),
+            "peaks": plain(figure_grid.peaks(maps), 4),
             "heatmaps": [picture(_glow(values)) for values in maps],
             "targets": [values.nonzero().flip(1).tolist() for values in targets],
         },

@@ -112,6 +112,9 @@ def test_commands() -> None:
     joint = Record("joint-table1-quick", "", "E1", metrics={"seeds": [0, 1]})
     assert command_of(joint) == "cpm ablate table1 --seeds 0,1"
     assert command_of(Record("paired-quick-s2", "", "E1", seed=2)) == "cpm ablate table4 --seeds 2"
+    gpu = Record("paired-gpu-bccd-s1", "", "E2", seed=1, data="voc:data/bccd,val")
+    assert command_of(gpu) == "cpm ablate table4 --seeds 1 --profile gpu --data voc:data/bccd"
+    assert command_of(Record("speed-quick", "", "E0", profile="paper")) == "cpm ablate table8 --seeds 0"
     command = "cpm bench inference --sweep rois --record bench-x"
     assert command_of(Record("bench-x", "", "E0", metrics={"command": command})) == command
     assert command_of(Record("mystery", "", "E1")) == ""
