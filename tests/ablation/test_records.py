@@ -134,7 +134,7 @@ def test_speed(setting: Setting, results: Path) -> None:
     parts = decided(record)
     wanted = {claim.id for claim in CLAIMS.values() if claim.kind == "speed" and claim.tolerance.sign}
     assert set(parts) == wanted and all(set(parts[id]) == set(CLAIMS[id].values) for id in wanted)
-    assert record.differences["table8"]["cpm-faster-than-grid"]["saved-percent"]["samples"] == 1000
+    assert record.differences["table8"]["cpm-faster-than-grid"]["saved-percent"]["samples"] == speed.REPEATS
     assert speed.record(setting) == ledger.read("speed-smoke"), "timed once"
     halves = {"rows": [{"name": "cpm", "walls_s": [1.0, 3.0]}, {"name": "grid", "walls_s": [2.0, 6.0]}]}
     found = speed.quantities("sec4-2-1.slower-than-plus", {"cpm - grid": halves})["extra-percent"]
