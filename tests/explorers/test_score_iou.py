@@ -137,7 +137,7 @@ def test_another_score_moves_the_dots_and_shows_its_arithmetic(shown: Shown, exp
     shown.press("detection, by true IoU", "Home")
     parts = [explorer.data["scores"][name][0] for name in ("cls", "ISM", "RSM")]
     expected = (parts[0] * parts[1]) ** 0.8 * parts[2] ** 0.2
-    assert shown.number(r"\^0\.2 = ([\d.]+)") == pytest.approx(expected, abs=0.006)
+    assert shown.number(r"\^0\.20 = ([\d.]+)") == pytest.approx(expected, abs=0.006)
     assert row(shown, "fused")[0] == pytest.approx(expected, abs=0.006)
     shown.root.get_by_label("cls × ISM", exact=True).check()
     assert shown.number(r"× [\d.]+ = ([\d.]+)") == pytest.approx(parts[0] * parts[1], abs=0.006)

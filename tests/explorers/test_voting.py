@@ -105,7 +105,7 @@ def test_selecting_a_point_shows_a_side_it_votes_for(shown: Shown) -> None:
 def test_points_out_of_reach_have_no_target(show: Callable[..., Shown]) -> None:
     shown = show(explorers.voting(IMAGE, ROI, TRUTH, perfect(1.0), 1.0))
     assert shown.root.locator(".cpm-empty").count() == 8
-    assert "outside the region" in shown.numbers
+    assert "outside its window" in shown.numbers
 
 
 def test_without_scripts_a_picture_stays(show: Callable[..., Shown]) -> None:
