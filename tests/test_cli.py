@@ -268,6 +268,13 @@ def test_folder_that_must_not_be_read(
 # ---- mistakes
 
 
+def test_mistakes_come_before_a_measurement(mistake: Callable[..., str]) -> None:
+    small = ["bench", "inference", "--profile", "smoke"]
+    assert "--sweep has no other side" in mistake(*small, "--sweep", "rois", "--own-settings")
+    assert "faster has no grid stages" in mistake(*small, "--preset", "faster", "--sweep", "stages")
+    assert "record id 'Big Words'" in mistake(*small, "--record", "Big Words")
+
+
 def test_mistakes_in_training(run: Path, tmp_path: Path, mistake: Callable[..., str]) -> None:
     out = tmp_path / "out"
     assert "did you mean 'cpm'?" in mistake("train", "--preset", "cpn", "--data", "shapes:smoke", "--out", out)

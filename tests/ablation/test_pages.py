@@ -47,7 +47,9 @@ def test_an_experiment_shows_mean_and_spread() -> None:
 
 def test_times_have_a_device_and_no_seeds() -> None:
     rows = {"cpm-r101": {"seconds": 2.0, "gflop": 4.0}}
-    timed = ledger.Record(id="speed-quick", claim="", level="E0", profile="paper", device="a card", metrics={"rows": rows})
+    timed = ledger.Record(
+        id="speed-quick", claim="", level="E0", profile="paper", device="a card", metrics={"rows": rows}
+    )
     table = pages.experiment_table("table8", records=[timed])
     assert table.header == ["", "seconds", "GFLOP"]
     assert table.rows[:2] == [["cpm-r101", "2.00", "4.00"], ["  the paper", "0.14", "-"]]

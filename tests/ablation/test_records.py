@@ -81,6 +81,11 @@ def test_what_is_there_is_read_and_what_is_stale_is_not(
     assert diagnosis.record(setting, 0).id == "diagnosis-smoke"
     assert setting.found("paired-smoke", config.override({"solver.lr": 1.0})) is None
     assert setting.found("paired-smoke-s1", config) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(settings, "shipped_trunk", lambda: Path(__file__))
+        assert setting.found("paired-smoke", config) is None, "another trunk, other numbers"
+    other = dataclasses.replace(setting, train=setting.val)
+    assert other.found("paired-smoke", config) is None, "other training data, other numbers"
     monkeypatch.setattr(ledger, "RESULTS_VERSION", ledger.RESULTS_VERSION + 1)
     assert setting.found("paired-smoke", config) is None
 
@@ -115,9 +120,29 @@ def test_joint_runs(setting: Setting, results: Path, monkeypatch: pytest.MonkeyP
     assert record.seed is None and len(row["seeds"]) == 2 and record.metrics["seeds"] == [0, 1]
     assert record.differences["table3"]["ism-gain"]["AP"]["samples"] == 2
     assert joint_record.record(setting, "table3", (0,)) == ledger.read("joint-table3-smoke")
+    asked: list[int] = []
+    monkeypatch.setattr(
+        joint, "run", lambda _, config, seed, *at_test: asked.append(seed) or {"last": {}, "stage2-cls": {}}
+    )
+    with pytest.raises(KeyError):  # these rows are empty
+        joint_record.record(setting, "table3", (5,))
+    assert asked == [0, 1, 5], "a record keeps the seeds that it has"
     one = presets.get("cpm-2stage", "smoke")
     same = presets.get("table1-all", "smoke")
     assert joint.run_folder(setting, one, 0) == joint.run_folder(setting, same, 0), "equal settings share a run"
+
+
+def test_two_processes_do_not_share_a_run_folder(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with (
+        settings.spending(run),
+        pytest.raises(UserError, match="another process is at work here"),
+        settings.spending(run),
+    ):
+        pass
+    with settings.spending(run):
+        pass
+    assert settings.cost(run)["wall_s"] >= 0
 
 
 def test_a_switch_at_test_needs_one_training(setting: Setting, results: Path) -> None:
