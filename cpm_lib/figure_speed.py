@@ -31,12 +31,16 @@ def time_by_part(content: Mapping[str, Any]) -> Figure:
         content: as `bench.versus` returns it.
     """
     names = [row["name"] for row in content["rows"] if row.get("stage_rois") is not None]
+    by_name = {name: grouped(content, name) for name in names}
+    shown = {group for groups in by_name.values() for group, seconds in groups.items() if seconds}
     with style():
         figure = draw.card(8.4, 2.9)
         axes = figure.subplots()
-        for line, name in enumerate(names):
+        for line, groups in enumerate(by_name.values()):
             left = 0.0
-            for number, (group, seconds) in enumerate(grouped(content, name).items()):
+            for number, (group, seconds) in enumerate(groups.items()):
+                if group not in shown:
+                    continue
                 colour = SERIES[number] if group != "other" else QUIET
                 label = group if line == 0 else None
                 axes.barh(
