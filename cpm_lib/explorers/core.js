@@ -138,7 +138,9 @@ function explorerKit(root) {
       last = now;
     });
     for (const end of ["pointerup", "pointercancel"]) node.addEventListener(end, () => (last = null));
-    const directions = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    // What moves along one axis goes on with the key upwards, too, as every slider does.
+    const [up, down] = move.length < 2 ? [[1, 0], [-1, 0]] : [[0, -1], [0, 1]];
+    const directions = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: up, ArrowDown: down };
     node.addEventListener("keydown", (event) => {
       const direction = directions[event.key];
       if (!direction) return;

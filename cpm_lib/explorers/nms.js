@@ -100,7 +100,8 @@ function explorer(kit, data) {
       value.textContent = text(removed ? scores[k] : now[k], 2);
       const decayed = cause && !removed ? `, lowered by ${cause.by + 1}, IoU ${text(cause.iou)}` : "";
       words.textContent = kept.has(k) ? `kept as number ${kept.get(k).order + 1}${decayed}`
-        : removed ? `removed by ${cause.by + 1}, IoU ${text(cause.iou)}` : `waits${decayed}`;
+        : removed ? `removed by ${cause.by + 1}, IoU ${text(cause.iou)}`
+        : `${ended() ? "dropped" : "waits"}${decayed}`;
       node.className = [touched.has(k) && "cpm-touched", removed && "cpm-gone"].filter(Boolean).join(" ");
       if (last && last.taken === k) {
         frame.scrollTop = Math.max(0, node.offsetTop - frame.offsetTop - frame.clientHeight / 2);
@@ -114,11 +115,15 @@ function explorer(kit, data) {
     tell(last, kept);
   }
 
+  /** Whether soft NMS is over: it ends where the best score left is below the least one. */
+  const ended = () => method !== "hard" && step === steps.length;
+
   function tell(last, kept) {
     const total = steps.length;
     const left = boxes.length - kept.size - (method === "hard"
       ? steps.slice(0, step).flatMap(({ changes }) => changes.filter((c) => c.removed)).length : 0);
-    const lines = [`Step ${step} of ${total}: ${kept.size} of ${boxes.length} boxes kept, ${left} waiting.`];
+    const others = ended() && left ? `${left} dropped, their scores below ${data.min_score}` : `${left} waiting`;
+    const lines = [`Step ${step} of ${total}: ${kept.size} of ${boxes.length} boxes kept, ${others}.`];
     if (!last) {
       lines.push(boxes.length ? "The box with the best score is taken first." : "There is no box.");
     } else {
