@@ -55,7 +55,7 @@ def overview(records: Sequence[str]) -> ledger.Table:
         rois = " / ".join(str(number) for number in dict.fromkeys(content["rois"]))
         memory = _number(content.get("memory_ratio"), 1, 2) or "–"
         if content.get("memory_bound"):
-            memory += f" (of it {content['memory_bound']:.2f} by weights)"
+            memory += f" ({content['memory_bound']:.2f} by weights alone)"
         rows.append([name, theirs["name"], rois, *seconds, *ratios, memory])
     return ledger.Table(columns, rows, "Ratios are ours over theirs, medians of one run in which both take turns.")
 
