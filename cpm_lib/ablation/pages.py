@@ -72,7 +72,10 @@ def claims_table(*beginnings: str, level: str | None = None, records: Sequence[R
             claim, verdict = (entry["form"], entry["status"]) if number == 0 else ("", "")
             rows.append([claim, name, report.number(parts[0]["paper"]), _over_seeds(parts), verdict, _records(parts)])
     meaning = f"Evidence {level}: {LEVELS[level]}. " if level else ""
-    caption = f"{meaning}Ours: mean over seeds (of times: over repeats), within the lowest and the highest end of their 95 % intervals."
+    caption = (
+        f"{meaning}Ours: mean over seeds (of times: over repeats), within the lowest and the highest end of their 95 % "
+        "intervals."
+    )
     return Table(["Claim", "", "Paper", "Ours [95 %]", "Verdict", "Record"], rows, caption)
 
 
