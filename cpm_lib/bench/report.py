@@ -42,22 +42,27 @@ def details(record: str, beginning: str = "") -> ledger.Table:
 
 
 def overview(records: Sequence[str]) -> ledger.Table:
-    """One row for each kept comparison: seconds of both sides and the ratios of time, CPU time, operations, memory."""
-    columns = ["", "against", "RoIs", "s", "theirs", "time", "either order", "CPU time", "operations", "memory"]
+    """One row for each kept comparison: seconds of both sides and the ratios of time, CPU time, operations, memory; in
+    brackets the bound of memory, see `comparison.memory_ratios`."""
+    columns = ["", "against", "RoIs", "seconds", "time", "either order", "CPU", "operations", "memory"]
     rows = []
     for id in records:
         content = ledger.read(id).metrics
         ours, theirs = (row for row in content["rows"] if "stage_rois" in row)
         orders = f"{ours['ratio_first']:.2f}, {_number(ours['ratio_second'], 1, 2) or '–'}"
-        seconds = [f"{row['median_s']:.1f}" for row in (ours, theirs)]
+        seconds = " / ".join(f"{row['median_s']:.1f}" for row in (ours, theirs))
         ratios = [f"{ours['ratio']:.2f}", orders, f"{ours['cpu_ratio']:.2f}", f"{ours['flop_ratio']:.2f}"]
         name = f"{ours['name']}, {content['work']}" + (f", {content['batch']} images" if content["batch"] > 1 else "")
         rois = " / ".join(str(number) for number in dict.fromkeys(content["rois"]))
         memory = _number(content.get("memory_ratio"), 1, 2) or "–"
         if content.get("memory_bound"):
-            memory += f" ({content['memory_bound']:.2f} by weights alone)"
-        rows.append([name, theirs["name"], rois, *seconds, *ratios, memory])
-    return ledger.Table(columns, rows, "Ratios are ours over theirs, medians of one run in which both take turns.")
+            memory += f" ({content['memory_bound']:.2f})"
+        rows.append([name, theirs["name"], rois, seconds, *ratios, memory])
+    caption = (
+        "Seconds of both; then ratios, ours over theirs, medians of one run in which both take turns. Memory in "
+        "brackets: what weights, gradients and moments alone would make it."
+    )
+    return ledger.Table(columns, rows, caption)
 
 
 def head(content: dict[str, Any]) -> str:
