@@ -79,8 +79,13 @@ def test_interruption_of_two_processes_is_passed_on(
     monkeypatch.setattr(launch, "print", stop_after_two, raising=False)
     run = tmp_path / "run"
     config = smoke(**{"solver.iterations": 2000, "solver.checkpoint_every": 2000})
-    with pytest.raises(Interrupted, match="--resume") as stopped:
-        launch.launch(config, "shapes:smoke", run, processes=2, options=("--log-every", "1"))
+    # A shell that starts the tests in the background has Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(Interrupted, match="--resume") as stopped:
+            launch.launch(config, "shapes:smoke", run, processes=2, options=("--log-every", "1"))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert stopped.value.exit_code == 130
     first = next(number for number, line in enumerate(shown) if line.startswith("cpm: "))
     assert all(line.startswith("cpm: ") for line in shown[first:]), "torchrun's own report is not shown"
