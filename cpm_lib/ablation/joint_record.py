@@ -13,7 +13,7 @@ from cpm_lib import ledger, presets
 from cpm_lib.ablation import joint
 from cpm_lib.ablation.joint import Metrics, Row, t_interval
 from cpm_lib.ablation.paired_record import enter
-from cpm_lib.ablation.setting import Setting, cost, plain, unusual
+from cpm_lib.ablation.setting import Setting, cost, plain, together, unusual
 from cpm_lib.claims import Claim, read_claims
 
 ROWS: Mapping[str, tuple[str, ...]] = {"table1": joint.TABLE1, "table2": joint.TABLE2, "table3": joint.TABLE3}
@@ -76,7 +76,7 @@ def record(setting: Setting, table: str, seeds: Sequence[int]) -> ledger.Record:
     known = _found(setting, id, {name: unusual(config) for name, config in configs.items()})
     if known is not None and set(seeds) <= set(known.metrics["seeds"]):
         return known
-    seeds = _together(seeds, known)
+    seeds = together(seeds, known)
     found = {name: {seed: joint.run(setting, config, seed) for seed in seeds} for name, config in configs.items()}
     differences: dict[str, Any] = {}
     for claim in read_claims():
@@ -104,7 +104,7 @@ def switch_record(setting: Setting, name: str, seeds: Sequence[int]) -> ledger.R
     known = _found(setting, id, configs)
     if known is not None and set(seeds) <= set(known.metrics["seeds"]):
         return known
-    seeds = _together(seeds, known)
+    seeds = together(seeds, known)
     found = {"corrected": {seed: joint.run(setting, usual, seed) for seed in seeds}}
     began = time.perf_counter(), time.process_time()
     found["official"] = {seed: joint.run(setting, config, seed, at_test) for seed in seeds}
@@ -166,11 +166,6 @@ def _metrics(found: Runs, configs: Mapping[str, Any], seeds: Sequence[int]) -> d
 def _found(setting: Setting, id: str, configs: Mapping[str, Any]) -> ledger.Record | None:
     record = setting.current(id)
     return record if record and record.metrics["configs"] == plain(configs) else None
-
-
-def _together(seeds: Sequence[int], known: ledger.Record | None) -> list[int]:
-    """The seeds that are asked for and those that a record has: a record never loses any."""
-    return sorted({*seeds, *(known.metrics["seeds"] if known else ())})
 
 
 def _notes(setting: Setting, seeds: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from cpm_lib import evaluation, ledger, presets
 from cpm_lib.ablation import joint
 from cpm_lib.ablation.joint import METRICS, t_interval
 from cpm_lib.ablation.paired import trunk
-from cpm_lib.ablation.setting import Setting, cost, digest, spending
+from cpm_lib.ablation.setting import Setting, cost, digest, spending, together
 from cpm_lib.bench import peer
 from cpm_lib.config import Config
 from cpm_lib.model.backbone import STRIDES
@@ -93,10 +93,9 @@ def record(setting: Setting, seeds: Sequence[int]) -> ledger.Record:
     """
     config, id = presets.get("faster", setting.profile), setting.record_id("outside")
     known = setting.found(id, config)
-    if known is not None:
-        if set(seeds) <= set(known.metrics["seeds"]):
-            return known
-        seeds = sorted({*seeds, *known.metrics["seeds"]})
+    if known is not None and set(seeds) <= set(known.metrics["seeds"]):
+        return known
+    seeds = together(seeds, known)
     ours = {seed: joint.run(setting, config, seed)["last"] for seed in seeds}
     theirs = {seed: _trained(setting, config, seed) for seed in seeds}
     same_weights = _same_weights(setting, config)

@@ -8,7 +8,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,11 @@ def cost(run: Path) -> dict[str, float]:
     """Wall and CPU seconds spent on a run folder so far, interrupted attempts included."""
     file = run / "cost.json"
     return json.loads(file.read_text()) if file.is_file() else {"wall_s": 0.0, "cpu_s": 0.0}
+
+
+def together(seeds: Sequence[int], known: ledger.Record | None) -> list[int]:
+    """The seeds that are asked for and those that a record has: a record never loses any."""
+    return sorted({*seeds, *(known.metrics["seeds"] if known else ())})
 
 
 def splits(source: str) -> tuple[str, str]:
