@@ -1,11 +1,14 @@
 // What scrolls sideways (long lines of code and of outputs, on a narrow screen) can be reached with the keyboard.
 (() => {
+  const nodes = () => document.querySelectorAll("main :is(pre, .output, .pst-scrollable-table-container)");
   const reach = () => {
-    for (const node of document.querySelectorAll("main :is(pre, .output, .pst-scrollable-table-container)")) {
+    for (const node of nodes()) {
       if (node.scrollWidth > node.clientWidth) node.tabIndex = 0;
       else node.removeAttribute("tabindex");
     }
   };
-  addEventListener("load", reach);
+  // A side bar that comes or goes makes room anew without an event of the window.
+  const observer = new ResizeObserver(reach);
+  addEventListener("load", () => nodes().forEach((node) => observer.observe(node)));
   addEventListener("resize", reach);
 })();

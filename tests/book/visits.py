@@ -40,9 +40,11 @@ _SHORTEN = """() => {
     for (const node of document.querySelectorAll("main article *:not(a *)")) {
         if (node.isConnected && count(`${name(node.parentElement)} ${name(node)}`) > 25) node.remove();
     }
-    // Lines are as wide as before only nearly, so the page looks again which of them scroll.
+    // Lines have lost their bold letters, so the page looks again which of them scroll.
     dispatchEvent(new Event("resize"));
 }"""
+# After two frames the layout is that of the window's new size, and what observes it has run.
+_SETTLED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 # It stays in the window and would lie over the picture.
 _NO_HEADER = ".bd-header-article, .bd-header-announcement { visibility: hidden !important; }"
 _KEYS = {"button": (" ",), "checkbox": (" ",)}
@@ -140,7 +142,9 @@ def _picture_fault(picture: tuple[str, str, bool]) -> str:
 def _barriers(page: Page, width: int) -> list[str]:
     """Serious faults for people with disabilities; the page is shortened for it."""
     page.set_viewport_size({"width": width, "height": HEIGHT})
+    page.evaluate(_SETTLED)
     page.evaluate(_SHORTEN)
+    page.evaluate(_SETTLED)
     # Without preload, by which it would fetch the style sheets once more.
     options = {"resultTypes": ["violations"], "preload": False}
     found = Axe().run(page, options=options).response["violations"]
