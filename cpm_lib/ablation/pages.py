@@ -9,6 +9,7 @@ from typing import Any
 from cpm_lib.ablation import experiments, report, tables
 from cpm_lib.claims import count_by_status, read_claims
 from cpm_lib.ledger import LEVELS, Record, Table, read_current
+from cpm_lib.text_table import TextTable
 
 
 def experiment_table(
@@ -48,7 +49,7 @@ def experiment_table(
     return Table(["", "seeds", *headings], rows, caption)
 
 
-def claims_table(*beginnings: str, level: str | None = None, records: Sequence[Record] | None = None) -> Table:
+def claims_table(*beginnings: str, level: str | None = None, records: Sequence[Record] | None = None) -> TextTable:
     """What the paper claims, what the records say, and the verdict, for claims whose ids begin so.
 
     Args:
@@ -56,8 +57,8 @@ def claims_table(*beginnings: str, level: str | None = None, records: Sequence[R
             records say something.
 
     Returns:
-        One row per claim and part, in the order of `report.entries`: the statement, the paper's number, ours over all
-        seeds, the verdict, the record. A claim without a record says why there is no number.
+        One row per claim, in the order of `report.entries`: the statement, the paper's numbers, ours over all seeds,
+        the verdict, the records. A claim without a record says why there is no number.
     """
     chosen = [claim for claim in read_claims() if claim.id.startswith(beginnings)]
     rows = []
@@ -66,35 +67,41 @@ def claims_table(*beginnings: str, level: str | None = None, records: Sequence[R
         if entry["level"] != wanted[entry["id"]] and (entry["level"] or level):
             continue
         by_part: dict[str, list[dict[str, Any]]] = {}
-        for part in entry["parts"] or [{"part": "", "paper": None}]:
-            by_part.setdefault(part["part"], []).append(part)
-        for number, (name, parts) in enumerate(by_part.items()):
-            claim, verdict = (entry["form"], entry["status"]) if number == 0 else ("", "")
-            rows.append([claim, name, report.number(parts[0]["paper"]), _over_seeds(parts), verdict, _records(parts)])
+        for part in entry["parts"]:
+            by_part.setdefault(part["part"].replace("-", " "), []).append(part)
+        paper = {name: same[0]["paper"] for name, same in by_part.items()}
+        printed = [f"{name} {report.number(value)}" for name, value in paper.items() if value is not None]
+        measured = [f"{name} {_over_seeds(same)}" for name, same in by_part.items() if "difference" in same[0]]
+        numbers = [_lines(printed) or "–", _lines(measured) or "–"]
+        rows.append([entry["form"], *numbers, entry["status"], _records(entry["parts"])])
     meaning = f"Evidence {level}: {LEVELS[level]}. " if level else ""
     caption = (
         f"{meaning}Ours: mean over seeds (of times: over repeats), within the lowest and the highest end of their 95 % "
         "intervals."
     )
-    return Table(["Claim", "", "Paper", "Ours [95 %]", "Verdict", "Record"], rows, caption)
+    return TextTable(["Claim", "Paper", "Ours [95 %]", "Verdict", "Record"], rows, caption, (31, 14, 25, 14, 16))
+
+
+def _lines(texts: Sequence[str]) -> str:
+    """Each on a line of its own, unbroken: a narrow column would tear numbers apart."""
+    return "\n".join(texts).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _over_seeds(parts: Sequence[Mapping[str, Any]]) -> str:
     """Mean of one quantity over the records of several seeds, with the reach of their intervals."""
     known = [part for part in parts if part.get("difference") is not None and part["low"] is not None]
     if not known:
-        return "–" if "difference" not in parts[0] else "undefined"
+        return "undefined"
     whole = {
         "difference": statistics.fmean(part["difference"] for part in known),
         "low": min(part["low"] for part in known),
         "high": max(part["high"] for part in known),
     }
-    # Unbroken, else a narrow column tears numbers apart.
-    return report.interval(whole).replace(" ", "\N{NO-BREAK SPACE}")
+    return report.interval(whole)
 
 
 def _records(parts: Sequence[Mapping[str, Any]]) -> str:
-    ids = [part["record"] for part in parts if "record" in part]
+    ids = list(dict.fromkeys(part["record"] for part in parts if "record" in part))
     return "" if not ids else ids[0] if len(ids) == 1 else f"{min(ids, key=len)}, {len(ids)} seeds"
 
 
@@ -108,7 +115,4 @@ def _mean(row: dict[str, dict[str, float | None]], heading: str, digits: int) ->
     mean, spread = row["ours"].get(heading), row["sd"].get(heading)
     if mean is None:
         return "–"
-    # Unbroken, as in `_over_seeds`.
-    return f"{mean:.{digits}f}" + (
-        f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{spread:.{digits}f}" if spread is not None else ""
-    )
+    return _lines([f"{mean:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread is not None else "")])
