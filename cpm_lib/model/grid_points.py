@@ -63,11 +63,13 @@ def heatmap_targets(
     points = share * gt_boxes[:, :2, None] + (1 - share) * gt_boxes[:, 2:, None]
     cells = (points - regions[:, :2, None]) / side[:, :, None] * map_size
     cells = cells.floor() if rounding == "floor" else cells.trunc()
-    windows = sub_regions(grid, map_size, window).to(boxes.device)
+    windows = sub_regions(grid, map_size, window)
+    # Asked before the windows are on a GPU, which would have to be waited for.
+    axis = torch.arange(int(windows[0, 2] - windows[0, 0]), device=boxes.device, dtype=boxes.dtype)
+    windows = windows.to(boxes.device)
     index = torch.arange(grid * grid, device=boxes.device)
     centre_x = cells[:, 0, index // grid] - windows[:, 0]
     centre_y = cells[:, 1, index % grid] - windows[:, 1]
-    axis = torch.arange(int(windows[0, 2] - windows[0, 0]), device=boxes.device, dtype=boxes.dtype)
     dx = (axis - centre_x[..., None]).abs()
     dy = (axis - centre_y[..., None]).abs()
     # Cells beside a point outside the whole map are set only if they lie in the map; windows are inside it.

@@ -49,6 +49,23 @@ def test_both_ways_of_pooling_agree(size: int, monkeypatch: pytest.MonkeyPatch) 
         torch.testing.assert_close(fast_result, plain, rtol=1e-5, atol=1e-5)
 
 
+def test_pooling_without_waiting_for_a_gpu_agrees() -> None:
+    """The way of GPUs, forward and backward, taken here on the CPU."""
+    results = []
+    for waits in (True, False):
+        maps = [level.requires_grad_() for level in features()]
+        both = regions(*DIFFICULT, *DIFFICULT)
+        both.image = torch.arange(2).repeat(len(DIFFICULT))
+        pool = RoIPooler(7, 64.0, plus_one=False)
+        rois = torch.cat((both.image[:, None].float(), both.boxes), dim=1)
+        pooled = pool(maps, both) if waits else pool.without_waiting(maps, rois, assign_levels(both.boxes, 64.0, False))
+        weights = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(1))
+        (pooled * weights).sum().backward()
+        results.append([pooled.detach(), *[level.grad for level in maps]])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
 def test_pooling_keeps_the_order_of_the_regions() -> None:
     several = regions([0.0, 0.0, 300.0, 300.0], [5.0, 5.0, 20.0, 20.0], [0.0, 0.0, 120.0, 120.0])
     pool = RoIPooler(7, 64.0, plus_one=False)
