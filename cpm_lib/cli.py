@@ -12,6 +12,7 @@ from typing import Any
 
 from cpm_lib import commands as run
 from cpm_lib.errors import UserError
+from cpm_lib.files import check_writable
 
 SOURCES = "shapes:PROFILE[:SPLIT], coco:ROOT,SPLIT, coco:ANN.json,IMAGE_DIR or voc:ROOT[,SPLIT]"
 
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     args.command_line = shlex.join(["cpm", *(sys.argv[1:] if arguments is None else arguments)])
     try:
+        if getattr(args, "json", None) not in (None, "-"):
+            check_writable(args.json)
         code = args.run(args)
         sys.stdout.flush()
         return int(code or 0)

@@ -264,6 +264,10 @@ class Config:
             )
         if self.grid.points < 2:
             raise UserError(f"grid.points is {self.grid.points}: a box needs at least 2 points per side")
+        if self.grid.chunk is not None and self.grid.chunk < 1:
+            raise UserError(
+                f"grid.chunk is {self.grid.chunk}: at least 1 RoI must pass at a time; null for all at once"
+            )
 
     def override(self, values: Mapping[str, Any]) -> Config:
         """A copy with dotted fields replaced, e.g. ``{"solver.lr": 0.01}``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -46,6 +47,22 @@ def write_atomic(path: str | Path, content: bytes | str | Callable[[Path], None]
         if temporary is not None:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def check_writable(path: str | Path) -> None:
+    """Whether `write_atomic` will be able to write there, asked before long work whose result it shall hold.
+
+    Raises:
+        UserError: it is a folder, or nothing can be written beside it.
+    """
+    path = Path(path)
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name another file") from error
 
 
 def listing(folder: Path) -> list[str]:

@@ -102,9 +102,9 @@ def test_each_grid_stage_is_trained_on_as_many_positives(preset: str) -> None:
 
 
 def test_rois_that_cannot_be_forced() -> None:
-    with pytest.raises(UserError, match="--rois 31: the RPN gives 30 proposals"):
+    with pytest.raises(UserError, match="31 RoIs per image, of 30 proposals"):
         case(rois=31)
-    with pytest.raises(UserError, match="--rois 5: a training step samples 4 positives"):
+    with pytest.raises(UserError, match="5 RoIs per image, of 4 positives"):
         case(work="training", rois=5)
     with pytest.raises(UserError, match="30 RoIs were to enter each grid stage"):
         comparison.examine(Running(case(rois=30, size=(16, 16))))
@@ -351,6 +351,11 @@ def test_threads_are_given_back() -> None:
         (["inference", "--preset", "cmp"], "unknown preset 'cmp'"),
         (["training", "--against", "grids"], "unknown preset 'grids'"),
         (["inference", "--rois", "1001"], "1000 proposals"),
+        (["inference", "--profile", "smoke", "--own-settings", "--no-memory"], "cpm: 96 RoIs per image"),
+        (["inference", "--profile", "smoke", "--sweep", "rois", "--rois", "1"], "one size makes no line"),
+        (["inference", "--profile", "smoke", "--rois", "4", "--set", "backbone.name=resnet50"], "resnet50 has 256"),
+        (["inference", "--profile", "smoke", "--set", "grid.chunk=0"], "grid.chunk is 0"),
+        (["targets", "--preset", "faster"], "no grid branch"),
         (["training", "--rois", "129"], "128 positives"),
         (["inference", "--against-set", "solver.lr=1"], "name it with --against"),
         (["inference", "--profile", "smoke", "--rois", "4", "--set", "backbone.deformable=true"], "deformable"),

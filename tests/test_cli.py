@@ -268,11 +268,14 @@ def test_folder_that_must_not_be_read(
 # ---- mistakes
 
 
-def test_mistakes_come_before_a_measurement(mistake: Callable[..., str]) -> None:
+def test_mistakes_come_before_a_measurement(tmp_path: Path, mistake: Callable[..., str]) -> None:
     small = ["bench", "inference", "--profile", "smoke"]
     assert "--sweep has no other side" in mistake(*small, "--sweep", "rois", "--own-settings")
     assert "faster has no grid stages" in mistake(*small, "--preset", "faster", "--sweep", "stages")
     assert "record id 'Big Words'" in mistake(*small, "--record", "Big Words")
+    assert f"{tmp_path}: cannot be written (it is a folder)" in mistake(*small, "--json", tmp_path)
+    (tmp_path / "file").write_text("")
+    assert "cannot be written (Not a directory)" in mistake(*small, "--json", tmp_path / "file/x.json")
 
 
 def test_mistakes_in_training(run: Path, tmp_path: Path, mistake: Callable[..., str]) -> None:

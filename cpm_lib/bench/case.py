@@ -78,12 +78,16 @@ def forced(
     positives = int(config.classification.rois_per_image * config.classification.positive_fraction)
     if work == "inference":
         if rois > proposals:
-            raise UserError(f"--rois {rois}: the RPN gives {proposals} proposals per image; ask for fewer")
+            raise UserError(
+                f"{config.preset}: {rois} RoIs per image, of {proposals} proposals; ask for fewer with --rois"
+            )
         changes |= {"classification.score_threshold": 1e-6, "classification.nms_iou": 1.0}
         changes |= {"classification.detections_per_image": rois, "conventions.rois_at_test": rois}
     else:
         if rois > positives:
-            raise UserError(f"--rois {rois}: a training step samples {positives} positives per image; ask for fewer")
+            raise UserError(
+                f"{config.preset}: {rois} RoIs per image, of {positives} positives; ask for fewer with --rois"
+            )
         changes |= {"grid.rois_per_image": rois, "conventions.gt_append": 1.0, "solver.lr": 0.0}
         if config.detector in ("cpm", "grid"):
             first, later = config.cascade.iou_thresholds[0], config.cascade.stages - 1

@@ -78,6 +78,7 @@ def compare(first: Case, second: Case, repeats: int, *, with_memory: bool = True
         rows += part_rows(case.name, side, found.part_flops)
     return {
         **machine(device, first.bf16),
+        "dtype": " against ".join(dict.fromkeys("bf16" if case.bf16 else "fp32" for case in cases)),
         "work": first.work,
         "preset": first.config.preset,
         "profile": first.config.profile,

@@ -27,6 +27,9 @@ class OwnSettings(NamedTuple):
     source: str
 
 
+_TORCHVISION = OwnSettings(100, "100 detections per image, as torchvision")
+
+
 def own_settings(config: Config) -> OwnSettings:
     """The number of RoIs of the method's own publication; of a baseline that refines none, its detections."""
     if config.detector == "cpm":
@@ -35,7 +38,7 @@ def own_settings(config: Config) -> OwnSettings:
         return OwnSettings(125, f"Grid R-CNN (arXiv 1811.12030): the 125 best after NMS{_UNCHECKED}")
     if config.detector == "grid":
         return OwnSettings(100, f"Grid R-CNN Plus (arXiv 1906.05688): 100 after its one NMS{_UNCHECKED}")
-    return OwnSettings(100, "100 detections per image, as torchvision")
+    return _TORCHVISION
 
 
 def usual_rois(config: Config, work: Work) -> int:
@@ -77,12 +80,15 @@ def versus(
         for side, name in zip(sides, names or (None, None), strict=False)
     ]
     if against is None:
-        cases.append(replace(cases[0], name=peer.NAME, torchvision=True))
+        likewise = forced(config, work, _TORCHVISION.rois, **options) if own else cases[0]
+        cases.append(replace(likewise, name=peer.NAME, torchvision=True))
     first, second = cases
     content = compare(first, second, repeats, with_memory=memory)
     if own:
-        content["sources"] = {case.name: own_settings(side).source for case, side in zip(cases, sides, strict=False)}
-    if work == "inference" and all(case.config.detector in ("cpm", "grid") and not case.torchvision for case in cases):
+        settings = [*map(own_settings, sides), _TORCHVISION]
+        content["sources"] = {case.name: known.source for case, known in zip(cases, settings, strict=False)}
+    kinds = [case.config.detector for case in cases]
+    if work == "inference" and against is not None and kinds == ["cpm", "grid"]:
         content["speed_table"] = speed_table(content, first, second)
     return content
 
@@ -116,6 +122,8 @@ def sweep(config: Config, axis: Axis, *, rois: int | None = None, repeats: int =
         As `comparison.compare`, with `fit`: `slope_s` per unit of `axis`, `intercept_s` and `r2`; area in 10^6 pixels.
     """
     cases = _along(config, axis, usual_rois(config, "inference") if rois is None else rois, options)
+    if len(cases) < 2:
+        raise UserError(f"--sweep {axis}: one size makes no line; ask for more")
     running = [Running(case) for _, case in cases]
     examined = [examine(one) for one in running]
     for one in running:

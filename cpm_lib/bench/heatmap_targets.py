@@ -16,6 +16,7 @@ from torch import Tensor
 from cpm_lib.bench import measuring
 from cpm_lib.bench.comparison import machine
 from cpm_lib.config import Config
+from cpm_lib.errors import UserError
 from cpm_lib.model.grid_branch import POOL_SIZE, GridBranch
 
 REFERENCE = Path(__file__).resolve().parents[2] / "tests" / "reference_targets.py"
@@ -28,7 +29,12 @@ def targets(config: Config, *, rois: int = 96, repeats: int = 5, device: str | t
     Rows: the targets, with `speedup` over the loop, `equal` (whether both agree in every cell) and
     `share_of_forward`; the loop, on the CPU; the branch's forward pass for as many RoIs, without gradients. Without
     the tests, or for a head of whole maps, which the loop does not know, it is left out, and `note` says so.
+
+    Raises:
+        UserError: a detector without a grid branch.
     """
+    if config.detector not in ("cpm", "grid"):
+        raise UserError(f"{config.preset} has no grid branch, so no heatmap targets; take cpm or grid")
     place, ratio = torch.device(device), config.cascade.mapping_ratios[0]
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
@@ -52,9 +58,11 @@ def targets(config: Config, *, rois: int = 96, repeats: int = 5, device: str | t
     row["share_of_forward"] = statistics.median(a / b for a, b in zip(ours, forward_times, strict=True))
     rows = [row, measuring.row("grid branch forward", forward_times)]
     content = machine(place, bf16=False) | {"work": "targets", "preset": config.preset, "rois": rois, "rows": rows}
-    loop = _reference() if 2 * branch.window == config.grid.map_size else None
+    if 2 * branch.window != config.grid.map_size:
+        return content | {"note": f"no plain loop to compare with: it knows no maps as those of {config.preset}"}
+    loop = _reference()
     if loop is None:
-        return content | {"note": f"no plain loop to compare with: no tests/{REFERENCE.name} here, or other maps"}
+        return content | {"note": f"no plain loop to compare with: tests/{REFERENCE.name} is not here"}
     by_loop = functools.partial(loop, boxes, truth, ratio, config.grid.points, config.grid.map_size, config.grid.radius)
     row["equal"] = torch.equal(make().cpu(), by_loop())
     ours, loop_times = measuring.alternate(timed(make), timed(by_loop), repeats=repeats)

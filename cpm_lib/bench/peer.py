@@ -19,6 +19,8 @@ from cpm_lib.model.backbone import STRIDES, Backbone
 
 NAME = "torchvision"
 
+_FPN_CHANNELS = 256
+
 
 def build(config: Config, num_classes: int, size: tuple[int, int]) -> FasterRCNN:
     """torchvision's detector with random weights, and the numbers of `config` wherever it has such a number.
@@ -31,7 +33,7 @@ def build(config: Config, num_classes: int, size: tuple[int, int]) -> FasterRCNN
         size: (height, width) of the images; they are not resized.
 
     Raises:
-        UserError: deformable convolutions, which torchvision's backbones do not have.
+        UserError: a backbone that torchvision does not have: deformable, or under a pyramid of another width.
     """
     if config.backbone.deformable:
         raise UserError(f"{config.preset}: torchvision has no deformable backbone; compare with --against PRESET")
@@ -71,6 +73,12 @@ def build(config: Config, num_classes: int, size: tuple[int, int]) -> FasterRCNN
 
 
 def _resnet(config: Config) -> nn.Module:
+    channels = config.backbone.fpn_channels
+    if channels != _FPN_CHANNELS:
+        raise UserError(
+            f"backbone.fpn_channels is {channels}: torchvision's {config.backbone.name} has {_FPN_CHANNELS}; "
+            "compare with --against PRESET"
+        )
     return resnet_fpn_backbone(
         backbone_name=config.backbone.name,
         weights=None,

@@ -100,7 +100,8 @@ def conclusions(content: dict[str, Any]) -> list[str]:
     if "fit" in content and content["fit"]["slope_s"] is not None:
         fit = content["fit"]
         unit, r2 = "10^6 pixels" if fit["x"] == "area" else fit["x"], _number(fit["r2"], 1, 4) or "-"
-        lines.append(f"{1e3 * fit['intercept_s']:.2f} ms + {1e3 * fit['slope_s']:.4g} ms x {unit}, R^2 {r2}")
+        sign = "-" if fit["slope_s"] < 0 else "+"
+        lines.append(f"{1e3 * fit['intercept_s']:.2f} ms {sign} {1e3 * abs(fit['slope_s']):.4g} ms x {unit}, R^2 {r2}")
     if "decoding_share" in content:
         lines.append(f"decoding: {content['decoding_share']:.0%} of the work on an image")
     targets = next((row for row in content["rows"] if "share_of_forward" in row), None)

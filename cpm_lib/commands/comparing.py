@@ -62,10 +62,13 @@ def bench_detectors(args: argparse.Namespace) -> None:
         raise UserError("--sweep has no other side; leave out --against and --own-settings")
     _check_record(args)
     from cpm_lib import bench
+    from cpm_lib.environment import has_bfloat16
     from cpm_lib.training import distributed
 
     options: dict[str, Any] = {"size": args.size and tuple(args.size), "batch": args.batch, "precision": args.dtype}
     options |= {"device": distributed.start(args.device), "rois": args.rois, "repeats": args.repeats}
+    if args.dtype == "bf16" and not has_bfloat16(options["device"]):
+        print("note: this processor has no instructions for bf16, so it takes several times as long", file=sys.stderr)
     with bench.threads(args.threads):
         if args.work == "inference" and args.sweep:
             content = bench.sweep(config, args.sweep, **options)
