@@ -21,9 +21,9 @@ def test_a_run_that_made_two_records_counts_once() -> None:
     assert [cost.shared for cost in found.values()] == ["", "a", "", "", ""]
     assert found["c"].covers == "it" and found["a"].covers == "all that made it"
     table = total_table(RECORDS)
-    assert table.rows[0] == ["E0: " + LEVELS["E0"], "none", "NVIDIA H100 80GB HBM3", "1", "0.10", "0.20", "73.0"]
-    assert table.rows[2] == ["E1: shapes", "quick", "cpu", "3", "2.50", "1.50", "22.5"]
-    assert table.rows[3][3:] == ["5", "2.60", "1.70", "95.5"]
+    assert table.rows[0] == ["E0: " + LEVELS["E0"], "none", "NVIDIA H100 80GB HBM3", "1", "0", "0.10", "0.20", "73.0"]
+    assert table.rows[2] == ["E1: shapes", "quick", "cpu", "3", "0", "2.50", "1.50", "22.5"]
+    assert table.rows[3][3:] == ["5", "1", "2.60", "1.70", "95.5"]
 
 
 def test_energy_by_hand() -> None:
@@ -39,6 +39,19 @@ def test_missing_seconds_are_said() -> None:
     assert rows["b"][3:] == ["120.0", "60.0", "the run of a"]
 
 
+def test_trainings_in_several_joint_records_are_said() -> None:
+    faster, cpm = {"preset": "a", "detector": "faster"}, {"preset": "b"}
+    tables = [
+        Record("joint-x", "", "E1", cpu_s=60.0, metrics={"seeds": [0, 1], "configs": {"a": faster, "b": cpm}}),
+        Record("joint-y", "", "E1", cpu_s=60.0, metrics={"seeds": [0], "configs": {"c": cpm | {"preset": "c"}}}),
+        Record("joint-z", "", "E1", metrics={"seeds": [0], "configs": {"c": cpm}}),
+    ]
+    caption = total_table(tables).caption
+    assert "share, and that are counted again: 1." in caption
+    assert "700 W for a GPU over the whole time by the clock" in caption and "interrupted attempts" in caption
+    assert "counted again" not in total_table(tables[:1]).caption
+
+
 def test_no_records() -> None:
-    assert total_table([]).rows == [["all", "", "", "0", "0.00", "0.00", "0.0"]]
+    assert total_table([]).rows == [["all", "", "", "0", "0", "0.00", "0.00", "0.0"]]
     assert cost_table([]).rows == []
