@@ -101,15 +101,36 @@ function explorerKit(root) {
     return node;
   }
 
-  /** Names for the colours: entries are [kind of box, words]. */
+  /** Names for colours and marks: entries are [kind of box or a mark within 20 x 12 units, words]. */
   const legend = (...entries) =>
     html("ul", { class: "cpm-legend" }, entries.map(([kind, words]) =>
-      html("li", {}, svg("svg", { viewBox: "0 0 20 12", "aria-hidden": "true" }, box(kind, [2, 2, 18, 10])), words)));
+      html("li", {},
+        svg("svg", { viewBox: "0 0 20 12", "aria-hidden": "true" },
+          typeof kind === "string" ? box(kind, [2, 2, 18, 10]) : kind),
+        words)));
 
   /** Pointer position in the units of the drawing that holds `node`. */
   function position(node, event) {
     const point = new DOMPoint(event.clientX, event.clientY);
     return point.matrixTransform(node.ownerSVGElement.getScreenCTM().inverse());
+  }
+
+  /** A round handle for `movable`, with an area for fingers around the circle `spot`; `at(x, y)` puts it there. */
+  function grip(attributes) {
+    const spot = svg("circle", attributes);
+    const node = svg("g", {}, svg("path", { d: "M0 0h.01", class: "cpm-reach" }), spot);
+    return Object.assign(node, { spot, at: (x, y) => set(node, { transform: `translate(${x} ${y})` }) });
+  }
+
+  const grips = [];
+  /** The round handle that is nearest to the pointer: areas for fingers may overlap. */
+  function nearest(drawn, event) {
+    const distance = ({ node }) => {
+      const { left, top, width, height } = node.getBoundingClientRect();
+      return Math.hypot(left + width / 2 - event.clientX, top + height / 2 - event.clientY);
+    };
+    return grips.filter(({ node }) => node.ownerSVGElement === drawn)
+      .reduce((best, other) => (distance(other) < distance(best) ? other : best));
   }
 
   /** Make `node` movable by mouse, finger and arrow keys (with Shift ten steps).
@@ -125,12 +146,15 @@ function explorerKit(root) {
       node.setAttribute("aria-valuetext", value());
     };
     let last = null;
-    node.addEventListener("pointerdown", (event) => {
+    const grab = (event) => {
       node.setPointerCapture(event.pointerId);
       last = position(node, event);
       node.focus({ preventScroll: true });
       event.preventDefault();
-    });
+    };
+    if (node.spot) grips.push({ node, grab });
+    node.addEventListener("pointerdown", (event) =>
+      (node.spot ? nearest(node.ownerSVGElement, event).grab : grab)(event));
     node.addEventListener("pointermove", (event) => {
       if (!last) return;
       const now = position(node, event);
@@ -191,6 +215,6 @@ function explorerKit(root) {
 
   return {
     root, html, svg, set, text, clamp, columns, column, drawing, picture, place, box, slider, choice, button,
-    controls, teller, legend, movable, chart, iou,
+    controls, teller, legend, grip, movable, chart, iou,
   };
 }

@@ -82,7 +82,7 @@ function explorer(kit, data) {
   const lines = rows.map((row) => svg("path", { class: `cpm-line cpm-${row.colour}` }));
   const dots = rows.map((row) => svg("circle", { r: 4, class: `cpm-dot cpm-${row.colour}` }));
   const rule = svg("line", { y1: diagram.Y(0), y2: diagram.Y(top), class: "cpm-rule" });
-  const handle = svg("circle", { r: 7, cy: diagram.Y(0), class: "cpm-grip" });
+  const handle = kit.grip({ r: 7, class: "cpm-grip" });
   const pitch = diagram.X(thresholds[1]) - diagram.X(first);
   let rest = 0;
   kit.movable(handle, {
@@ -142,7 +142,7 @@ function explorer(kit, data) {
     });
     heading.textContent = `AP at ${text(threshold)}`;
     set(rule, { x1: diagram.X(threshold), x2: diagram.X(threshold) });
-    set(handle, { cx: diagram.X(threshold), "aria-valuetext": text(threshold) });
+    set(handle.at(diagram.X(threshold), diagram.Y(0)), { "aria-valuetext": text(threshold) });
     data.paper.forEach((entry, index) =>
       paperCells[index].forEach((cell) => cell.classList.toggle("cpm-here", entry.at === at)));
     const more = gain(size, at);

@@ -45,6 +45,12 @@ function explorer(kit, data) {
   };
   const inside = (roi, truth, ratio, index) =>
     cell(roi, truth, ratio, index).every((value) => value >= 0 && value < windowSize);
+  /** Whether the region reaches the point, be it in its own window or in those of others only. */
+  const reached = (roi, truth, ratio, index) =>
+    cell(roi, truth, ratio, index).every((value, axis) => {
+      const whole = value + windowStart(index)[axis];
+      return whole >= 0 && whole < mapSize;
+    });
   const targets = (roi, truth, ratio) => POINTS.map((index) => target(roi, truth, ratio, index));
 
   let [roi, ratio] = [[...data.proposal], data.ratio];
@@ -59,9 +65,16 @@ function explorer(kit, data) {
   const region = box("region", extend(roi, ratio));
   const roiBox = box("proposal", roi);
   const dots = POINTS.map(() => svg("g", { class: "cpm-point" }));
+  /** A point of the object: in its window, in the region beside its window, or out of reach. */
+  const mark = (state, x, y, arm) =>
+    state === "lost"
+      ? svg("path", {
+        d: `M${x - arm} ${y - arm}l${2 * arm} ${2 * arm}m0 ${-2 * arm}l${-2 * arm} ${2 * arm}`, class: "cpm-lost",
+      })
+      : svg("circle", { cx: x, cy: y, r: arm, class: `cpm-${state}` });
   const body = svg("rect", { fill: "transparent" });
   const size = Math.max(width, height) / 34;
-  const corners = [0, 1].map(() => svg("circle", { r: size, class: "cpm-grip" }));
+  const corners = [0, 1].map(() => kit.grip({ r: size, class: "cpm-grip" }));
   const where = () => `from ${text(roi[0], 0)}, ${text(roi[1], 0)} to ${text(roi[2], 0)}, ${text(roi[3], 0)}`;
   const least = 6;
   kit.movable(body, {
@@ -90,7 +103,10 @@ function explorer(kit, data) {
   // Nine windows of the one map, in the order of the points on the object.
   const gap = 6;
   const side = windowSize + gap;
-  const maps = drawing(grid * side - gap, grid * side - gap, "Target heatmaps of the nine grid points");
+  const maps = drawing(grid * side - gap, grid * side - gap, "Target heatmaps of the nine grid points", {
+    // Half of a frame's line lies outside it.
+    viewBox: `-1 -1 ${grid * side - gap + 2} ${grid * side - gap + 2}`,
+  });
   const layers = POINTS.map((index) => {
     const layer = svg("g", { transform: `translate(${Math.floor(index / grid) * side} ${(index % grid) * side})` });
     maps.append(layer);
@@ -103,24 +119,22 @@ function explorer(kit, data) {
     place(roiBox, roi);
     place(body, roi);
     place(region, area);
-    corners.forEach((corner, end) => set(corner, { cx: roi[2 * end], cy: roi[2 * end + 1] }));
-    let reached = 0;
+    corners.forEach((corner, end) => corner.at(roi[2 * end], roi[2 * end + 1]));
+    const count = { found: 0, beside: 0, lost: 0 };
     POINTS.forEach((index) => {
       const [x, y] = point(truth, index);
       const found = inside(roi, truth, ratio, index);
-      reached += found;
-      const arm = size * 0.6;
-      dots[index].replaceChildren(
-        found
-          ? svg("circle", { cx: x, cy: y, r: arm, class: "cpm-found" })
-          : svg("path", { d: `M${x - arm} ${y - arm}l${2 * arm} ${2 * arm}m0 ${-2 * arm}l${-2 * arm} ${2 * arm}`, class: "cpm-lost" }));
+      const state = found ? "found" : reached(roi, truth, ratio, index) ? "beside" : "lost";
+      count[state] += 1;
+      dots[index].replaceChildren(mark(state, x, y, size * 0.6));
       layers[index].replaceChildren(
         svg("rect", { width: windowSize, height: windowSize, class: found ? "cpm-window" : "cpm-window cpm-empty" }),
         ...target(roi, truth, ratio, index).map(([column, row]) => svg("rect", { x: column, y: row, width: 1, height: 1, class: "cpm-cell" })));
     });
     const wide = roi[2] - roi[0];
     numbers.tell(
-      `${reached} of ${grid * grid} grid points have a cell in their window.`,
+      `${count.found + count.beside} of ${grid * grid} grid points are inside the region, ` +
+        `${count.found} inside their window.`,
       `The RoI is ${text(wide, 1)} pixels wide, the region ${text(ratio)} × ${text(wide, 1)} = ${text(ratio * wide, 1)}; ` +
         `one of its ${mapSize} cells is ${text((ratio * wide) / mapSize)} pixels wide.`,
       `IoU of RoI and object: ${text(kit.iou(roi, truth))}.`);
@@ -128,6 +142,7 @@ function explorer(kit, data) {
 
   const style = html("style", {},
     ".cpm-found{fill:var(--cpm-truth);stroke:#fff;stroke-width:1;vector-effect:non-scaling-stroke}" +
+    ".cpm-beside{fill:#fff;stroke:var(--cpm-truth);stroke-width:2.5;vector-effect:non-scaling-stroke}" +
     ".cpm-lost{fill:none;stroke:var(--cpm-proposal);stroke-width:3;vector-effect:non-scaling-stroke}" +
     ".cpm-window{fill:none;stroke:currentColor;stroke-width:1;vector-effect:non-scaling-stroke}" +
     ".cpm-empty{stroke:var(--cpm-proposal);stroke-width:2;stroke-dasharray:4 3}.cpm-cell{fill:var(--cpm-truth)}");
@@ -144,8 +159,12 @@ function explorer(kit, data) {
       roi = [...data.proposal];
       show();
     }));
-  const key = kit.legend(["truth", "object"], ["proposal", "RoI"], ["region", "region of the heatmaps"]);
+  const key = kit.legend(
+    ["truth", "object"], ["proposal", "RoI"], ["region", "region of the heatmaps"],
+    [mark("found", 10, 6, 4), "point inside its window"],
+    [mark("beside", 10, 6, 4), "point inside the region, outside its window"],
+    [mark("lost", 10, 6, 4), "point outside the region"]);
   kit.root.append(style, columns(column(scene, key), column(maps, numbers)), controls);
   show();
-  return { extend, cell, target, targets, inside, iou: kit.iou };
+  return { extend, cell, target, targets, inside, reached, iou: kit.iou };
 }

@@ -61,7 +61,7 @@ function explorer(kit, data) {
   const title = (index) => `point ${index} (column ${spot(index)[0]}, row ${spot(index)[1]} of the grid)`;
   const perCell = [0, 1].map((axis) => (region[axis + 2] - region[axis]) / mapSize);
   const dots = POINTS.map((index) => {
-    const dot = svg("circle", { class: "cpm-dot" });
+    const dot = kit.grip({ class: "cpm-dot" });
     kit.movable(dot, {
       label: `${title(index)} in the picture`,
       value: () => where(index),
@@ -84,7 +84,7 @@ function explorer(kit, data) {
   const frames = POINTS.map((index) =>
     svg("rect", { width: size, height: size, class: `cpm-frame${data.targets[index].length ? "" : " cpm-empty"}` }));
   const handles = POINTS.map((index) => {
-    const handle = svg("circle", { r: 9, class: "cpm-peak" });
+    const handle = kit.grip({ r: 9, class: "cpm-peak" });
     kit.movable(handle, {
       label: title(index), step: unit, value: () => where(index),
       move: (dx, dy) => moved(index, dx / unit, dy / unit),
@@ -138,14 +138,13 @@ function explorer(kit, data) {
     slider.set(points[selected].confidence);
     POINTS.forEach((index) => {
       const strength = 0.55 + 0.75 * points[index].confidence;
-      dots[index].classList.toggle("cpm-voter", own.includes(index));
-      set(dots[index], { cx: at[index][0], cy: at[index][1], r: half * strength });
+      dots[index].spot.classList.toggle("cpm-voter", own.includes(index));
+      set(dots[index].at(...at[index]).spot, { r: half * strength });
       frames[index].classList.toggle("cpm-voter", own.includes(index));
-      handles[index].classList.toggle("cpm-voter", own.includes(index));
-      handles[index].classList.toggle("cpm-selected", index === selected);
-      set(handles[index], {
-        cx: (now[index][0] + 0.5) * unit, cy: (now[index][1] + 0.5) * unit, "aria-valuetext": where(index),
-      });
+      handles[index].spot.classList.toggle("cpm-voter", own.includes(index));
+      handles[index].spot.classList.toggle("cpm-selected", index === selected);
+      handles[index].at(...now[index].slice(0, 2).map((cell) => (cell + 0.5) * unit));
+      set(handles[index], { "aria-valuetext": where(index) });
     });
     own.forEach((index, number) => {
       const end = result[SIDES.indexOf(side)];

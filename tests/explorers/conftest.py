@@ -53,6 +53,17 @@ class Shown:
         self.page.mouse.move(x + dx, y + dy)
         self.page.mouse.up()
 
+    def swipe(self, spot: Locator, beside: float, dx: float, dy: float) -> None:
+        """Move what is `beside` pixels to the right of the middle of `spot`, with a finger."""
+        spot.scroll_into_view_if_needed()
+        box = spot.bounding_box()
+        assert box
+        x, y = box["x"] + box["width"] / 2 + beside, box["y"] + box["height"] / 2
+        finger = self.page.context.new_cdp_session(self.page)
+        for kind, share in (("touchStart", 0.0), ("touchMove", 0.5), ("touchMove", 1.0), ("touchEnd", None)):
+            points = [] if share is None else [{"x": x + share * dx, "y": y + share * dy}]
+            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
     def press(self, label: str, key: str, times: int = 1) -> None:
         """Keys on a handle or a control."""
         for _ in range(times):
@@ -67,7 +78,7 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Shown]]:
 
     def opened(explorer: Explorer, **options: Any) -> Shown:
         path = explorer.save(tmp_path / f"{explorer.name}-{len(contexts)}.html")
-        context = browser.new_context(viewport={"width": 1000, "height": 900}, **options)
+        context = browser.new_context(**{"viewport": {"width": 1000, "height": 900}, **options})
         contexts.append(context)
         page = context.new_page()
         if options.get("java_script_enabled", True):

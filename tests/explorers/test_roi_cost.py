@@ -35,6 +35,30 @@ def test_formulas_are_those_of_the_benchmark(show: Callable[..., Shown], content
     assert shown.formula("needed", table["printed_ratio"], 10) == pytest.approx(table["rois_needed"])
 
 
+def test_the_axis_follows_in_steps(show: Callable[..., Shown], content: dict[str, Any]) -> None:
+    shown = show(explorers.roi_cost(content, most=1200))
+    ends = set()
+    for rois in (0, 10, 11, 300, 1200):
+        shown.slide("RoIs of grid-fused-r101", rois)
+        ticks = [float(text) for text in shown.root.locator(".cpm-tick").all_text_contents()]
+        longest = max(8.0, 3.5 + 0.25 * rois)
+        assert longest <= ticks[-1] <= 1.5 * longest
+        ends.add(ticks[-1])
+    assert len(ends) == 3
+
+
+def test_words_are_legible_on_a_phone(show: Callable[..., Shown], content: dict[str, Any]) -> None:
+    shown = show(explorers.roi_cost(content), is_mobile=True, viewport={"width": 360, "height": 740})
+    box = shown.root.locator(".cpm-scene").bounding_box()
+    assert box
+    assert 12 * box["width"] / 360 > 9, "pixels that 12 units of the drawing take"
+
+
+def test_without_scripts_a_picture_stays(show: Callable[..., Shown], content: dict[str, Any]) -> None:
+    shown = show(explorers.roi_cost(content), java_script_enabled=False)
+    assert shown.root.locator(".cpm-still img").is_visible()
+
+
 def test_sliders_change_the_sum(show: Callable[..., Shown], content: dict[str, Any]) -> None:
     shown = show(explorers.roi_cost(content))
     assert shown.number(r"takes ([\d.]+) times") == 0.75
