@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from tests.book.visits import WIDTHS, Visit, visit_all
+from tests.book.visits import WIDTHS, Visit, answers, visit_all, watch, write_remote_urls
 
 MOST_BYTES = 3_000_000
 
@@ -26,7 +26,9 @@ class Site:
         for old in screens.glob(f"*-{cls.scheme}-*.png"):
             old.unlink()
         base = site if cls.scheme == "light" else html.as_uri()
-        return list(visit_all(browser, base, pages, cls.scheme, screens))
+        found = list(visit_all(browser, base, pages, cls.scheme, screens))
+        write_remote_urls(root / "_build/test", cls.scheme, found)
+        return found
 
     def test_no_page_asks_for_anything_from_elsewhere(self, visits: list[Visit]) -> None:
         assert not [f"{visit.name}: {address}" for visit in visits for address in visit.foreign]
@@ -75,8 +77,28 @@ class TestDark(Site):
     scheme = "dark"
 
 
-def test_search_finds_a_word(browser: Browser, site: str) -> None:
-    page = browser.new_page()
-    page.goto(f"{site}/search.html?q=heatmap")
+@pytest.mark.parametrize("origin", ["server", "disk"])
+def test_search_finds_a_word(browser: Browser, html: Path, site: str, origin: str) -> None:
+    base = site if origin == "server" else html.as_uri()
+    visit, page = Visit("search.html"), browser.new_page()
+    watch(page, base, visit)
+    page.goto(f"{base}/search.html?q=heatmap")
     page.wait_for_selector("#search-results li")
+    # The summary is written when all results are there.
+    page.wait_for_function("/\\d/.test(document.querySelector('#search-results .search-summary').textContent)")
     page.close()
+    assert not visit.errors + visit.foreign
+
+
+def test_the_book_works_from_disk_with_the_network_off(browser: Browser, html: Path, pages: list[str]) -> None:
+    chapter = next(name for name in pages if "notebooks/" in name and "cpm-explorer" in (html / name).read_text())
+    context = browser.new_context(offline=True)
+    for name in ("book/index.html", chapter):
+        visit, page = Visit(name), context.new_page()
+        watch(page, html.as_uri(), visit)
+        page.goto(f"{html.as_uri()}/{name}", wait_until="load")
+        assert not page.evaluate("navigator.onLine")
+        root = page.locator(".cpm-explorer").first
+        assert any(answers(root, control) for control in root.locator("input, button, [role=slider]").all())
+        assert not visit.errors + visit.foreign
+    context.close()

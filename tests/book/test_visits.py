@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from tests.book.visits import Visit, visit_all
+from tests.book.visits import Visit, visit_all, write_remote_urls
 
 EXPLORER = """<div class="cpm-explorer" data-name="{name}"><p class="cpm-numbers">0</p>{still}<label>value
 <input type="range"></label><script>
@@ -68,3 +68,14 @@ def test_other_faults_are_noticed(browser: Browser, tmp_path: Path) -> None:
     assert [fault[-12:] for fault in visit.pictures] == ["is not shown", "rnative text"]
     assert visit.excess[1440] == 0 < visit.excess[360]
     assert any("contrast" in fault for fault in visit.barriers)
+
+
+def test_remote_addresses_are_listed_once(tmp_path: Path) -> None:
+    one, other = "https://one.test/a.js", "https://other.test/b.css"
+    listed = tmp_path / "remote_urls.txt"
+    write_remote_urls(tmp_path, "light", [Visit("a.html", foreign=[other, one]), Visit("b.html", foreign=[one])])
+    write_remote_urls(tmp_path, "dark", [Visit("a.html", foreign=[one])])
+    assert listed.read_text() == f"{one}\n{other}\n"
+    write_remote_urls(tmp_path, "light", [Visit("a.html")])
+    write_remote_urls(tmp_path, "dark", [Visit("a.html")])
+    assert listed.read_text() == ""

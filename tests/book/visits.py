@@ -5,6 +5,7 @@ Loading a page is what takes time, so each is loaded once per colour scheme and 
 
 from __future__ import annotations
 
+import fcntl
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ def visit_all(browser: Browser, base: str, names: Sequence[str], scheme: Any, sc
     context = browser.new_context(color_scheme=scheme, viewport={"width": WIDTHS[0], "height": HEIGHT})
     for name in names:
         visit, page = Visit(name), context.new_page()
-        _watch(page, base, visit)
+        watch(page, base, visit)
         page.goto(f"{base}/{name}", wait_until="load")
         page.wait_for_function(_TYPESET)
         visit.theme = page.locator("html").get_attribute("data-theme")
@@ -112,7 +113,21 @@ def visit_all(browser: Browser, base: str, names: Sequence[str], scheme: Any, sc
     context.close()
 
 
-def _watch(page: Page, base: str, visit: Visit) -> None:
+def write_remote_urls(folder: Path, scheme: str, visits: Sequence[Visit]) -> None:
+    """Write every address outside the book that a page asked for to ``remote_urls.txt``, one a line; it is empty if
+    there is none. The schemes are visited in processes of their own: each has a file, the list is of both."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "remote_urls.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = sorted({address for visit in visits for address in visit.foreign})
+        (folder / f"remote_urls-{scheme}.txt").write_text("".join(f"{address}\n" for address in found))
+        lines = {line for path in folder.glob("remote_urls-*.txt") for line in path.read_text().splitlines()}
+        (folder / "remote_urls.txt").write_text("".join(f"{line}\n" for line in sorted(lines)))
+
+
+def watch(page: Page, base: str, visit: Visit) -> None:
+    """Note in `visit` what goes wrong on the page from now on, and what it asks for beside the site `base`."""
+
     def request(event: Request) -> None:
         if not event.url.startswith((base, "data:", "blob:")):
             visit.foreign.append(event.url)
@@ -167,13 +182,13 @@ def _try_explorers(page: Page, visit: Visit, stem: Path | None) -> None:
         shot = f"{stem}-{number}-{root.get_attribute('data-name')}" if stem else ""
         if shot:
             root.screenshot(path=f"{shot}-before.png", style=_NO_HEADER)
-        if not any(_answers(root, control) for control in root.locator("input, button, [role=slider]").all()):
+        if not any(answers(root, control) for control in root.locator("input, button, [role=slider]").all()):
             visit.silent.append(f"{who} does not answer the keyboard")
         if shot:
             root.screenshot(path=f"{shot}-after.png", style=_NO_HEADER)
 
 
-def _answers(root: Locator, control: Locator) -> bool:
+def answers(root: Locator, control: Locator) -> bool:
     """Whether a key on the focused control changes what the explorer shows."""
     if not control.is_enabled():
         return False
