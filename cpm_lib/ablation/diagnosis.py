@@ -12,7 +12,7 @@ from cpm_lib import evaluation, ledger
 from cpm_lib.ablation import diagnosis_claims, paired, paired_rows
 from cpm_lib.ablation.diagnosis_claims import INCOMPLETE, Material, View
 from cpm_lib.ablation.paired_record import enter
-from cpm_lib.ablation.setting import Setting, cost, spending
+from cpm_lib.ablation.setting import Setting, cost, place, spending, trained_on
 from cpm_lib.claims import read_claims
 from cpm_lib.data import DetectionDataset
 from cpm_lib.evaluation import GroundTruth
@@ -57,6 +57,7 @@ def record(setting: Setting, seed: int) -> ledger.Record:
     known = setting.found(id, config)
     if known is not None:
         return known
+    setting.check(id)
     found = paired.detections(setting, config, seed)
     run = setting.run("diagnosis", config, seed)
     with spending(run):
@@ -64,7 +65,7 @@ def record(setting: Setting, seed: int) -> ledger.Record:
         metrics, differences = measure(found, proposals, setting.val, config.scoring.gamma)
     made = ledger.make(
         id, CLAIM, setting.level, config=config, dataset=setting.val, seed=seed,
-        inputs=setting.inputs(), metrics=metrics,
+        inputs=setting.inputs(), device=trained_on([paired.run_folder(setting, config, seed)]), metrics=metrics,
         differences=differences, notes=NOTES, **cost(run),
     )  # fmt: skip
     ledger.write(made)
@@ -152,4 +153,5 @@ def _decidable(id: str, truth: GroundTruth) -> bool:
 
 
 def _trunk(setting: Setting) -> Detector:
-    return checkpoint.load(paired.trunk(setting), overrides={"classification.detections_per_image": 10_000})
+    wanted = {"classification.detections_per_image": 10_000}
+    return checkpoint.load(paired.trunk(setting), device=place(), overrides=wanted)

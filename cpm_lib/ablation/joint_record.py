@@ -7,17 +7,31 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from cpm_lib import ledger, presets
 from cpm_lib.ablation import joint
 from cpm_lib.ablation.joint import Metrics, Row, t_interval
 from cpm_lib.ablation.paired_record import enter
-from cpm_lib.ablation.setting import Setting, cost, plain, together, unusual
+from cpm_lib.ablation.setting import Setting, cost, plain, together, trained_on, unusual
 from cpm_lib.claims import Claim, read_claims
+from cpm_lib.config import Config
+from cpm_lib.progress import progress
 
-ROWS: Mapping[str, tuple[str, ...]] = {"table1": joint.TABLE1, "table2": joint.TABLE2, "table3": joint.TABLE3}
-"""Record -> its presets. Figure 8 compares rows of Table 2."""
+ROWS: Mapping[str, tuple[str, ...]] = {
+    "table1": joint.TABLE1,
+    "table2": (*joint.TABLE2, *joint.FRESH),
+    "table3": joint.TABLE3,
+}
+"""Record -> its rows: presets, and those of `joint.FRESH`. Figure 8 compares rows of Table 2."""
+
+BESIDE: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "table2": (("grid-fused", "faster-fresh"), ("cpm", "faster-fresh")),
+    "table3": (("cascade-ism", "cascade"), ("cascade-rsm", "cascade"), ("cascade-ism-rsm", "cascade")),
+}
+"""Record -> rows whose difference it keeps beside its claims, whose forms were fixed before any run."""
+BESIDE_METRICS = ("AP", "AP50", "AP75", "AP90")
 
 PAIRS: Mapping[str, tuple[str, Row, Row]] = {
     "table1.cmm-gain": ("table1", Row("table1-cmm"), Row("table1-baseline-1stage")),
@@ -71,27 +85,84 @@ def record(setting: Setting, table: str, seeds: Sequence[int]) -> ledger.Record:
         UserError: the data cannot be used.
         Interrupted: Ctrl-C; finished runs and the one under way are kept.
     """
-    configs = {name: presets.get(name, setting.profile) for name in ROWS[table]}
+    starts = {name: _start(name, setting.profile) for name in ROWS[table]}
+    configs = {name: start.described() for name, start in starts.items()}
     id = setting.record_id(f"joint-{table}")
-    known = _found(setting, id, {name: unusual(config) for name, config in configs.items()})
-    if known is not None and set(seeds) <= set(known.metrics["seeds"]):
+    known = _found(setting, id, configs)
+    if known is not None and _complete(known, configs, table) and set(seeds) <= set(known.metrics["seeds"]):
         return known
+    setting.check(id)
     seeds = together(seeds, known)
-    found = {name: {seed: joint.run(setting, config, seed) for seed in seeds} for name, config in configs.items()}
+    found = _trained(setting, starts, seeds)
     differences: dict[str, Any] = {}
     for claim in read_claims():
         parts = quantities(claim, table, found, seeds)
         if parts:
             enter(differences, claim, parts)
-    spent = [cost(joint.run_folder(setting, config, seed)) for config in configs.values() for seed in seeds]
+    runs = [start.folder(setting, seed) for start in starts.values() for seed in seeds]
+    spent = [cost(run) for run in runs]
     made = ledger.make(
         id, f"Rows of {table}, trained from one trunk on equal terms", setting.level, dataset=setting.val,
-        inputs=setting.inputs(),
-        profile=setting.profile, metrics=_metrics(found, configs, seeds), differences=differences,
-        notes=_notes(setting, seeds), wall_s=sum(x["wall_s"] for x in spent), cpu_s=sum(x["cpu_s"] for x in spent),
+        inputs=setting.inputs(), device=trained_on(runs), profile=setting.profile,
+        metrics=_metrics(found, configs, seeds) | _beside(table, found, seeds), differences=differences,
+        notes=_notes(setting, seeds) + _NOTES.get(table, ""),
+        wall_s=sum(x["wall_s"] for x in spent), cpu_s=sum(x["cpu_s"] for x in spent),
     )  # fmt: skip
     ledger.write(made)
     return made
+
+
+class Start(NamedTuple):
+    """What a row of a table is trained with; `fresh` as `joint.run` takes it."""
+
+    config: Config
+    fresh: tuple[str, ...] = ()
+
+    def described(self) -> dict[str, Any]:
+        """As a record keeps it."""
+        return unusual(self.config) | ({"fresh": list(self.fresh)} if self.fresh else {})
+
+    def folder(self, setting: Setting, seed: int) -> Path:
+        return joint.run_folder(setting, self.config, seed, self.fresh)
+
+
+def _start(row: str, profile: str) -> Start:
+    preset, fresh = joint.FRESH.get(row, (row, ()))
+    return Start(presets.get(preset, profile), fresh)
+
+
+def _trained(setting: Setting, starts: Mapping[str, Start], seeds: Sequence[int]) -> dict[str, dict[int, Any]]:
+    """Rows of every training; a bar counts those that are not there yet, and says which one is under way."""
+    missing = [
+        (name, seed)
+        for name, start in starts.items()
+        for seed in seeds
+        if not joint.rows_file(start.folder(setting, seed)).is_file()
+    ]
+    found: dict[str, dict[int, Any]] = {name: {} for name in starts}
+    with progress(total=len(missing), unit="training", smoothing=0, leave=False) as bar:
+        for name, start in starts.items():
+            for seed in seeds:
+                if (name, seed) in missing:
+                    number = missing.index((name, seed)) + 1
+                    bar.set_description(f"training {number} of {len(missing)}: {name}, seed {seed}")
+                found[name][seed] = joint.run(setting, start.config, seed, fresh=start.fresh)
+                bar.update((name, seed) in missing)
+    return found
+
+
+def _beside(table: str, found: Runs, seeds: Sequence[int]) -> dict[str, Any]:
+    """``beside``: differences of whole trainings, metric by metric, that judge no claim."""
+    sides = _sides(found, seeds)
+    pairs = {
+        f"{one} - {other}": {
+            metric: t_interval([ap(Row(one), metric) - ap(Row(other), metric) for ap in sides])
+            for metric in BESIDE_METRICS
+        }
+        for one, other in BESIDE.get(table, ())
+        if {one, other} <= set(found)
+    }
+    return {"beside": pairs} if pairs else {}
 
 
 def switch_record(setting: Setting, name: str, seeds: Sequence[int]) -> ledger.Record:
@@ -104,6 +175,7 @@ def switch_record(setting: Setting, name: str, seeds: Sequence[int]) -> ledger.R
     known = _found(setting, id, configs)
     if known is not None and set(seeds) <= set(known.metrics["seeds"]):
         return known
+    setting.check(id)
     seeds = together(seeds, known)
     found = {"corrected": {seed: joint.run(setting, usual, seed) for seed in seeds}}
     began = time.perf_counter(), time.process_time()
@@ -115,11 +187,11 @@ def switch_record(setting: Setting, name: str, seeds: Sequence[int]) -> ledger.R
         metric: t_interval([ap(one, metric) - ap(other, metric) for ap in sides]) for metric in ("AP", "AP75", "AP90")
     }
     # What acts at test only has no training of its own: that of `cpm` is in the record of Table 2.
-    spent = [evaluating] if at_test else [cost(joint.run_folder(setting, config, seed)) for seed in seeds]
+    runs = [joint.run_folder(setting, config, seed) for seed in seeds]
+    spent = [evaluating] if at_test else [cost(run) for run in runs]
     made = ledger.make(
         id, f"conventions.{name}: the authors' value against ours", setting.level, config=usual, dataset=setting.val,
-        inputs=setting.inputs(),
-        metrics=_metrics(found, {"corrected": usual, "official": usual.override(change)}, seeds),
+        inputs=setting.inputs(), device=trained_on(runs), metrics=_metrics(found, configs, seeds),
         differences={"switches": {name: parts}}, notes=_notes(setting, seeds),
         wall_s=sum(x["wall_s"] for x in spent), cpu_s=sum(x["cpu_s"] for x in spent),
     )  # fmt: skip
@@ -160,12 +232,28 @@ def _metrics(found: Runs, configs: Mapping[str, Any], seeds: Sequence[int]) -> d
                 for metric, numbers in values.items()
             }
         table[name] = rows
-    return {"seeds": list(seeds), "rows": table, "configs": {name: unusual(c) for name, c in configs.items()}}
+    return {"seeds": list(seeds), "rows": table, "configs": dict(configs)}
 
 
 def _found(setting: Setting, id: str, configs: Mapping[str, Any]) -> ledger.Record | None:
+    """The record of this id if what it holds was made like this; rows may be missing in it."""
     record = setting.current(id)
-    return record if record and record.metrics["configs"] == plain(configs) else None
+    wanted = plain(configs)
+    same = record is not None and all(config == wanted.get(row) for row, config in record.metrics["configs"].items())
+    return record if same else None
+
+
+def _complete(record: ledger.Record, configs: Mapping[str, Any], table: str) -> bool:
+    """Whether it has all rows, and the differences beside the claims."""
+    beside = {f"{one} - {other}" for one, other in BESIDE.get(table, ()) if {one, other} <= set(configs)}
+    return set(record.metrics["configs"]) == set(configs) and beside == set(record.metrics.get("beside", {}))
+
+
+_NOTES = {
+    "table2": " The rows go on from the trunk's box regressor where they have one; in faster-fresh it begins anew, as "
+    "grid branches do. What lies under beside judges no claim.",
+    "table3": " What lies under beside compares whole trainings and judges no claim.",
+}
 
 
 def _notes(setting: Setting, seeds: Sequence[int]) -> str:

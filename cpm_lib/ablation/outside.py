@@ -13,7 +13,7 @@ from cpm_lib import evaluation, ledger, presets
 from cpm_lib.ablation import joint
 from cpm_lib.ablation.joint import METRICS, t_interval
 from cpm_lib.ablation.paired import trunk
-from cpm_lib.ablation.setting import Setting, cost, digest, spending, together
+from cpm_lib.ablation.setting import Setting, cost, digest, place, spending, together, trained_on
 from cpm_lib.bench import peer
 from cpm_lib.config import Config
 from cpm_lib.model.backbone import STRIDES
@@ -95,6 +95,7 @@ def record(setting: Setting, seeds: Sequence[int]) -> ledger.Record:
     known = setting.found(id, config)
     if known is not None and set(seeds) <= set(known.metrics["seeds"]):
         return known
+    setting.check(id)
     seeds = together(seeds, known)
     ours = {seed: joint.run(setting, config, seed)["last"] for seed in seeds}
     theirs = {seed: _trained(setting, config, seed) for seed in seeds}
@@ -107,9 +108,11 @@ def record(setting: Setting, seeds: Sequence[int]) -> ledger.Record:
         metric: t_interval([(theirs[seed][metric] or 0.0) - (ours[seed][metric] or 0.0) for seed in seeds])
         for metric in ("AP", "AP50", "AP75")
     }
-    spent = [cost(_run_folder(setting, config, seed)) for seed in seeds]
+    runs = [_run_folder(setting, config, seed) for seed in seeds]
+    spent = [cost(run) for run in runs]
     made = ledger.make(
         id, CLAIM, setting.level, config=config, dataset=setting.val, inputs=setting.inputs(), notes=NOTES,
+        device=trained_on([*runs, *(joint.run_folder(setting, config, seed) for seed in seeds)]),
         metrics={"seeds": list(seeds), "rows": rows | same_weights}, differences={"outside": {"trained": difference}},
         wall_s=sum(x["wall_s"] for x in spent), cpu_s=sum(x["cpu_s"] for x in spent),
     )  # fmt: skip
@@ -138,10 +141,11 @@ def _same_weights(setting: Setting, config: Config) -> dict[str, joint.Metrics]:
     """The trunk as it is, evaluated by both."""
     outside = Outside(config, len(setting.train.classes) + 1)
     outside.load_trunk(trunk(setting))
-    models = {"trunk, ours": checkpoint.load(trunk(setting)), "trunk, torchvision": outside}
+    models = {"trunk, ours": checkpoint.load(trunk(setting), device=place()), "trunk, torchvision": outside}
     return {name: _metrics(model, setting) for name, model in models.items()}
 
 
 def _metrics(model: nn.Module, setting: Setting) -> joint.Metrics:
-    values = evaluation.evaluate(evaluation.predict(model.eval(), setting.val), setting.val)
+    found = evaluation.predict(model.eval(), setting.val, device=place())
+    values = evaluation.evaluate(found, setting.val)
     return {name: values[name] for name in METRICS}

@@ -8,7 +8,7 @@ import torch
 
 from cpm_lib import evaluation, presets
 from cpm_lib.ablation.paired_heads import PairedHeads
-from cpm_lib.ablation.setting import Setting, digest, shipped_trunk, spending
+from cpm_lib.ablation.setting import Setting, digest, place, shipped_trunk, spending
 from cpm_lib.config import Config
 from cpm_lib.evaluation.ground_truth import Detection
 from cpm_lib.training import checkpoint
@@ -50,7 +50,7 @@ def trunk(setting: Setting) -> Path:
 
 
 def heads(setting: Setting, config: Config, seed: int) -> PairedHeads:
-    """The trained heads on their trunk, in evaluation mode; trained now if they are not yet.
+    """The trained heads on their trunk, in evaluation mode at `place`; trained now if they are not yet.
 
     Raises:
         Interrupted: Ctrl-C; the run can be continued.
@@ -64,7 +64,7 @@ def heads(setting: Setting, config: Config, seed: int) -> PairedHeads:
         with spending(run):
             train(config, setting.train, run, model=model, seed=seed, resume=run.exists())
     checkpoint.fit(model, checkpoint.read_weights(final), final)
-    return model.eval()
+    return model.to(place()).eval()
 
 
 def detections(setting: Setting, config: Config, seed: int) -> list[Detection]:

@@ -8,7 +8,7 @@ from typing import Any
 from cpm_lib import ledger
 from cpm_lib.ablation import paired, paired_rois, paired_rows
 from cpm_lib.ablation.paired_heads import CHAINS, ISM
-from cpm_lib.ablation.setting import Setting, cost, plain, spending
+from cpm_lib.ablation.setting import Setting, cost, plain, spending, trained_on
 from cpm_lib.claims import Claim, read_claims
 from cpm_lib.evaluation import METRICS, Resampling, evaluate, summary
 from cpm_lib.evaluation.ground_truth import Detection
@@ -28,13 +28,14 @@ def record(setting: Setting, seed: int) -> ledger.Record:
     known = setting.found(id, config)
     if known is not None:
         return known
+    setting.check(id)
     run = paired.run_folder(setting, config, seed)
     found = paired.detections(setting, config, seed)
     with spending(run):
         metrics, differences, interval = measure(found, setting, seed)
     made = ledger.make(
         id, CLAIM, setting.level, config=config, dataset=setting.val, seed=seed,
-        inputs=setting.inputs(), metrics=metrics,
+        inputs=setting.inputs(), device=trained_on([run]), metrics=metrics,
         differences=differences, interval=interval, notes=notes(setting), **cost(run),
     )  # fmt: skip
     ledger.write(made)
@@ -95,5 +96,6 @@ def notes(setting: Setting) -> str:
         "training. Heads share RoIs, starting weights by form and draws; no gradient passes between them, ISMs read "
         "detached features. Where errors are below 1, as those of the ISM, smooth l1 is l2: both are one. At most "
         f"{config.conventions.rois_at_test} detections per image, score above "
-        f"{config.classification.score_threshold}. Intervals: paired bootstrap over the evaluation images."
+        f"{config.classification.score_threshold}. Intervals: paired bootstrap over the evaluation images. All seeds "
+        "share one trunk and its classification scores, so what differs between them says nothing about those."
     )

@@ -49,10 +49,10 @@ def training_ious(model: PairedHeads, setting: Setting, config: Config, seed: in
             table = torch.zeros(len(batch), len(STAGES), BINS, dtype=torch.float64)
             for number, stage in enumerate(STAGES):
                 entering = reached[stage].entering
-                ious = match_regions(entering, batch, model.config.conventions.pixel_plus_one)[0]
+                ious = match_regions(entering, batch, model.config.conventions.pixel_plus_one)[0].cpu()
                 for image, gt_boxes in enumerate(batch.gt_boxes):
                     index = entering.of_image(image)
-                    index = index[~is_copy(entering.boxes[index], gt_boxes, "rows")]
+                    index = index[~is_copy(entering.boxes[index], gt_boxes, "rows")].cpu()
                     place = ((ious[index] - 0.5) * 2 * BINS).long()
                     inside = place[(place >= 0) & (ious[index] >= 0.5)].clamp(max=BINS - 1)
                     table[image, number] += torch.bincount(inside, minlength=BINS)

@@ -7,17 +7,21 @@ import hashlib
 import json
 import re
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from cpm_lib import ledger
 from cpm_lib.config import Config
 from cpm_lib.data import DetectionDataset, open_source
 from cpm_lib.errors import UserError
 from cpm_lib.files import write_atomic
+from cpm_lib.training.run_folder import RunFolder
 
 RUNS = Path("_build/ablation")
 """Default place of run folders, so that what was stopped can go on."""
@@ -101,6 +105,26 @@ class Setting:
         record = self.current(id)
         return record if record and unusual(Config.from_dict(record.config)) == unusual(config) else None
 
+    def check(self, id: str) -> None:
+        """To be called before a record is made: refuse now what would fail after the training.
+
+        Raises:
+            UserError: run folders or records cannot be written, or the record of this id is of other data.
+        """
+        check_folder(self.runs, "choose another --runs")
+        results = ledger.results_folder()
+        check_folder(results, "set CPM_RESULTS to another folder")
+        if not (results / f"{id}.json").is_file():
+            return
+        record = ledger.read(id)
+        # Data of one name may change, which makes a record stale; other data of another name would replace it.
+        other = record.data_fingerprint not in ("", self.val.fingerprint()) and record.data != self.val.name
+        if other:
+            raise UserError(
+                f"{results / id}.json is of {record.data}, not of {self.val.name}, and both have this name; rename the "
+                "data's folder, or set CPM_RESULTS to another one"
+            )
+
 
 def shipped_trunk() -> Path:
     """Weights of the trunk that comes with the library."""
@@ -110,6 +134,38 @@ def shipped_trunk() -> Path:
 def digest(path: Path) -> str:
     """sha256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check_folder(folder: Path, hint: str) -> None:
+    """Make a folder if it is missing, and refuse it unless files can be made in it.
+
+    Raises:
+        UserError: names the folder; `hint` says how to mend it.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"{folder}: {existing} is a file, not a folder; {hint}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); {hint}") from error
+
+
+def place() -> torch.device:
+    """Where models are evaluated: where `train` trains them, on a GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def trained_on(runs: Iterable[Path]) -> str:
+    """`ledger.Record.device` of what these run folders hold: "cpu", or the GPU's name."""
+    names: dict[str, None] = {}
+    for run in runs:
+        made = RunFolder(run).read()
+        kind, _, index = str(made["device"]).partition(":")
+        names[made["environment"]["gpus"][int(index or 0)] if kind == "cuda" else kind] = None
+    return ", ".join(names)
 
 
 @contextlib.contextmanager
@@ -133,7 +189,7 @@ def spending(run: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _alone(run: Path) -> Iterator[None]:
     """Keeps a second process out of a run folder, by a lock beside it that goes when its process ends."""
-    run.parent.mkdir(parents=True, exist_ok=True)
+    check_folder(run.parent, "choose another --runs")
     with (run.parent / f"{run.name}.lock").open("a") as file:
         if sys.platform != "win32":
             import fcntl

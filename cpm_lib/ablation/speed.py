@@ -6,12 +6,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from cpm_lib import bench, ledger, presets
 from cpm_lib.ablation.joint import t_interval
 from cpm_lib.ablation.paired_record import enter
-from cpm_lib.ablation.setting import Setting
+from cpm_lib.ablation.setting import Setting, place
 from cpm_lib.claims import read_claims
 
 COMPARED = (("cpm-r101", "grid-original-r101"), ("cpm", "grid"), ("cpm", "grid-original"))
@@ -35,12 +33,12 @@ def record(setting: Setting) -> ledger.Record:
         known = ledger.read(id)
         if known.results_version == ledger.RESULTS_VERSION:
             return known
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    setting.check(id)
     began, cpu = time.perf_counter(), time.process_time()
     found = {
         f"{one} - {other}": bench.versus(
             "inference", presets.get(one, profile), presets.get(other, profile), rois=_rois(one, profile),
-            repeats=REPEATS, memory=False, device=device,
+            repeats=REPEATS, memory=False, device=place(),
         )
         for one, other in COMPARED
     }  # fmt: skip

@@ -52,7 +52,7 @@ def test_a_record_says_how_it_was_made(records: dict[str, Record], setting: Sett
     record = records["paired"]
     assert (record.id, record.level, record.profile, record.seed) == ("paired-smoke", "E1", "smoke", 0)
     assert record.data_fingerprint == setting.val.fingerprint() and record.cpu_s and record.cpu_s > 0
-    assert "undertrained" in record.notes and record.interval is not None
+    assert "undertrained" in record.notes and "share one trunk" in record.notes and record.interval is not None
     assert json.loads(json.dumps(dataclasses.asdict(record))) == dataclasses.asdict(record)
     assert records["diagnosis"].id == "diagnosis-smoke"
 
@@ -122,7 +122,7 @@ def test_joint_runs(setting: Setting, results: Path, monkeypatch: pytest.MonkeyP
     assert joint_record.record(setting, "table3", (0,)) == ledger.read("joint-table3-smoke")
     asked: list[int] = []
     monkeypatch.setattr(
-        joint, "run", lambda _, config, seed, *at_test: asked.append(seed) or {"last": {}, "stage2-cls": {}}
+        joint, "run", lambda _, config, seed, **fresh: asked.append(seed) or {"last": {}, "stage2-cls": {}}
     )
     with pytest.raises(KeyError):  # these rows are empty
         joint_record.record(setting, "table3", (5,))
