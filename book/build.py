@@ -42,6 +42,7 @@ CELL_TIMEOUT = 1800
 """Seconds after which a cell counts as stuck; the longest one trains for about 4 minutes."""
 
 LIBRARY_FILES = {".py", ".js", ".css", ".json", ".safetensors"}
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "matplotlib", "papermill")
 DETECTIONS = "detections of the shipped model"
 COVER = Path("book/_made/cover.html")
 """The explorer of the first page, below the stage."""
@@ -88,13 +89,34 @@ def chapters() -> list[str]:
 
 def dependencies(profile: str) -> str:
     """Digest of what every chapter may depend on: the library, the records and checkpoints, the versions."""
-    packages = [f"{name} {version(name)}" for name in ("torch", "torchvision", "matplotlib", "papermill")]
+    packages = [f"{name} {version(name)}" for name in PACKAGES]
     digest = hashlib.sha256("\n".join([profile, platform.python_version(), *packages]).encode())
     for folder in (ROOT / "cpm_lib", ROOT / "data"):
         for path in sorted(folder.rglob("*")):
             if path.suffix in LIBRARY_FILES and not path.is_relative_to(ROOT / "data/cache"):
                 digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def looked_at(folders: Sequence[str]) -> bytes:
+    """Digest of what a chapter declares to look at beside the library and the records.
+
+    Args:
+        folders: relative to the root, as `looks_at` under `cpm` in the metadata of a notebook.
+
+    Raises:
+        FileNotFoundError: one of them is no folder.
+    """
+    digest = hashlib.sha256()
+    for name in folders:
+        if not (ROOT / name).is_dir():
+            raise FileNotFoundError(f"looks_at in a notebook's metadata names '{name}', which is no folder here")
+        for path in sorted((ROOT / name).rglob("*")):
+            relative = path.relative_to(ROOT)
+            # Python's and Jupyter's own files come and go.
+            if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in relative.parts):
+                digest.update(str(relative).encode() + path.read_bytes())
+    return digest.digest()
 
 
 def stage_prose(stage: Path) -> bool:
@@ -138,13 +160,11 @@ def jobs(profile: str, work: Path) -> list[Job]:
             made=cover.exists,
         )
     ]
-    # What the report looks through for dead ends, beside the library and the records.
-    looked_through = [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "tests").rglob("*.py")]
-    evidence = b"".join(path.read_bytes() for path in sorted(looked_through))
     for name in chapters():
         path, raw = ROOT / f"notebooks/{name}.ipynb", work / f"raw/{name}.ipynb"
         source = path.read_bytes()
         about = json.loads(source)["metadata"].get("cpm", {})
+        key = hashlib.sha256(shared.encode() + source + looked_at(about.get("looks_at", ())))
         raw.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "papermill", str(path), str(raw), "-p", "profile", profile, "-k", "python3"]
         command += ["--cwd", str(path.parent), "--no-progress-bar", "--log-level", "ERROR"]
@@ -152,7 +172,7 @@ def jobs(profile: str, work: Path) -> list[Job]:
             Job(
                 name,
                 [*command, "--execution-timeout", str(CELL_TIMEOUT)],
-                hashlib.sha256(shared.encode() + source + (evidence if b"coverage." in source else b"")).hexdigest(),
+                key.hexdigest(),
                 declared=about.get("seconds", {}).get(profile, 30),
                 alone=about.get("alone", False),
                 after=DETECTIONS if b"shipped." in source else "",

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,42 @@ def test_every_chapter_and_the_cover_are_jobs(tmp_path: Path) -> None:
     assert set(jobs) == {"cover", *build.chapters()}
     assert all(not job.made() for job in jobs.values())
     assert len({job.key for job in jobs.values()}) == len(jobs)
+
+
+def test_chapters_follow_what_they_look_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("tests/golden", "tests/__pycache__", "notebooks", "cpm_lib", "data", "book"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "book/cover.py").touch()
+    (tmp_path / "_toc.yml").write_text(
+        "chapters: [{file: notebooks/plain}, {file: notebooks/golden}, {file: notebooks/all}]"
+    )
+    looks_at: dict[str, list[str]] = {"plain": [], "golden": ["tests/golden"], "all": ["tests", "notebooks"]}
+    for name, folders in looks_at.items():
+        text = json.dumps({"metadata": {"cpm": {"looks_at": folders} if folders else {}}})
+        (tmp_path / f"notebooks/{name}.ipynb").write_text(text)
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+
+    def keys() -> dict[str, str]:
+        return {job.name: job.key for job in build.jobs("smoke", tmp_path / "work") if job.name != "cover"}
+
+    def changed_by(file: str) -> set[str]:
+        before = keys()
+        (tmp_path / file).write_text("changed")
+        return {name for name, key in keys().items() if key != before[name]}
+
+    assert changed_by("tests/golden/a.npz") == {"golden", "all"}
+    assert changed_by("tests/test_one.py") == {"all"}
+    assert changed_by("tests/__pycache__/test_one.pyc") == set()
+    assert changed_by("cpm_lib/boxes.py") == set(looks_at)
+    (tmp_path / "notebooks/plain.ipynb").write_text(json.dumps({"metadata": {"cpm": {"looks_at": ["gone"]}}}))
+    with pytest.raises(FileNotFoundError, match="'gone', which is no folder"):
+        keys()
+
+
+def test_versions_of_what_computes_and_draws_are_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = build.dependencies("smoke")
+    monkeypatch.setattr(build, "version", lambda name: "0" if name == "pycocotools" else version(name))
+    assert build.dependencies("smoke") != before
 
 
 def test_pages_that_are_gone_leave_the_stage(tmp_path: Path) -> None:
