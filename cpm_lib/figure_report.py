@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -28,7 +29,7 @@ VERDICTS: Mapping[str, tuple[str, str]] = {
 
 def verdicts(claims: Iterable[Claim]) -> Figure:
     """How many claims of every place of the paper have each verdict; only claims that a run can decide. A claim of
-    several places is counted at the first.
+    several places is counted at each of them.
 
     Args:
         claims: as `read_claims` returns them.
@@ -36,24 +37,33 @@ def verdicts(claims: Iterable[Claim]) -> Figure:
     counts: dict[str, Counter[str]] = {}
     for claim in claims:
         if claim.status in VERDICTS and claim.kind != "quoted":
-            first = re.sub(r"^Tables (\d).*", r"Table \1", claim.source.partition(",")[0])
-            counts.setdefault(first, Counter())[claim.status] += 1
-    places = sorted(counts, key=_place)
+            for place in places(claim.source):
+                counts.setdefault(place, Counter())[claim.status] += 1
+    names = sorted(counts, key=_rank)
     with style():
-        figure = draw.card(8.4, 0.5 + 0.27 * max(len(places), 4))
+        figure = draw.card(8.4, 0.5 + 0.27 * max(len(names), 4))
         axes = figure.subplots()
-        left = [0] * len(places)
-        for name, (colour, hatch) in VERDICTS.items():
-            width = [counts[place][name] for place in places]
-            axes.barh(places, width, left=left, color=colour, hatch=hatch, edgecolor=QUIET, linewidth=0.8, label=name)
+        left = [0] * len(names)
+        for verdict, (colour, hatch) in VERDICTS.items():
+            width = [counts[name][verdict] for name in names]
+            bars: Any = {"color": colour, "hatch": hatch, "edgecolor": QUIET, "linewidth": 0.8, "label": verdict}
+            axes.barh(names, width, left=left, **bars)
             left = [start + more for start, more in zip(left, width, strict=True)]
         axes.invert_yaxis()
         axes.margins(y=0.02)
         axes.grid(False, axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("claims")
+        axes.set_xlabel("claims (one made at several places counts at each)")
         figure.legend(loc="outside upper center", ncols=len(VERDICTS))
     return figure
+
+
+def places(source: str) -> list[str]:
+    """The single places in the source of a claim: "Sec. 1, Tables 4 and 5" has three."""
+    found: list[str] = []
+    for kind, numbers in re.findall(r"(Abstract|Sec\.|Eq\.|Fig\.|Table)s?([\d., and]*)", source):
+        found += [f"{kind} {number}" for number in re.findall(r"\d+(?:\.\d+)*", numbers)] or [kind]
+    return found
 
 
 def iou_by_size(sides: Iterable[float] = range(4, 129), shift: float = 0.5) -> Figure:
@@ -85,7 +95,7 @@ def iou_by_size(sides: Iterable[float] = range(4, 129), shift: float = 0.5) -> F
     return figure
 
 
-def _place(name: str) -> tuple[int, str]:
+def _rank(name: str) -> tuple[int, str]:
     """Abstract, tables, figures, then the text."""
     kinds = ("Abstract", "Table", "Fig.", "Sec.")
     return next((number for number, kind in enumerate(kinds) if name.startswith(kind)), len(kinds)), name

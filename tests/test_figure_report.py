@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import matplotlib
 import pytest
 
 from cpm_lib.claims import read_claims
-from cpm_lib.figure_report import VERDICTS, iou_by_size, verdicts
+from cpm_lib.figure_report import VERDICTS, iou_by_size, places, verdicts
 
 
 def test_every_claim_that_a_run_can_decide_is_in_the_bars(root: Path) -> None:
@@ -16,11 +17,28 @@ def test_every_claim_that_a_run_can_decide_is_in_the_bars(root: Path) -> None:
     claims = read_claims(root / "data/claims.json")
     axes = verdicts(claims).axes[0]
     widths = sum(bar.get_width() for container in axes.containers for bar in container)
-    assert widths == sum(claim.status in VERDICTS and claim.kind != "quoted" for claim in claims)
-    places = [label.get_text() for label in axes.get_yticklabels()]
-    assert places[0] == "Abstract" and "Table 1" in places and len(places) == len(set(places))
-    assert not [name for name in places if name.startswith("Tables")]
+    decided = [claim for claim in claims if claim.status in VERDICTS and claim.kind != "quoted"]
+    assert widths == sum(len(places(claim.source)) for claim in decided)
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[0] == "Abstract" and "Table 1" in names and len(names) == len(set(names))
+    assert all(re.fullmatch(r"Abstract|(Table|Fig\.|Sec\.) \d(\.\d)*", name) for name in names)
+    # Its only claim that this repository can decide stands in the text first.
+    for verdict, bars in zip(VERDICTS, axes.containers, strict=True):
+        wanted = sum("Table 8" in claim.source and claim.status == verdict for claim in decided)
+        assert bars[names.index("Table 8")].get_width() == wanted
     assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("Abstract, Sec. 4.1, Table 2", ["Abstract", "Sec. 4.1", "Table 2"]),
+        ("Sec. 4.1.1, Tables 1, 4 and 6", ["Sec. 4.1.1", "Table 1", "Table 4", "Table 6"]),
+        ("Tables 4 and 5, Fig. 7", ["Table 4", "Table 5", "Fig. 7"]),
+    ],
+)
+def test_places_of_a_source(source: str, expected: list[str]) -> None:
+    assert places(source) == expected
 
 
 def test_without_claims() -> None:
