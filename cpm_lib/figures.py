@@ -146,11 +146,14 @@ def border_histogram(positions: Tensor, ratios: Sequence[float] = (2.0, 1.5, 1.2
         axes = figure.subplots()
         axes.axvspan(0, 1, color="#f3f3f3", zorder=0)
         # Values beyond the axis are piled on its ends, so that nothing disappears.
-        for sides, colour, name in (
-            (first, SERIES[0], "left and top side"),
-            (second, SERIES[1], "right and bottom side"),
-        ):
-            axes.hist(sides.clamp(-0.749, 1.749).numpy(), bins=bins, color=colour, alpha=0.75, label=name)
+        pale: Any = {"facecolor": "#c4e8dd", "edgecolor": GROUND_TRUTH, "hatch": "////"}
+        kinds: list[tuple[str, Tensor, Any]] = [
+            ("left and top side", first, {"facecolor": GROUND_TRUTH}),
+            ("right and bottom side", second, pale),
+        ]
+        for name, sides, look in kinds:
+            places = sides.clamp(-0.749, 1.749).numpy()
+            axes.hist(places, bins=bins, histtype="stepfilled", alpha=0.85, label=name, **look)
         top = axes.get_ylim()[1] * 1.28
         axes.set_ylim(0, top)
         axes.text(0.5, top * 0.93, "inside the RoI", ha="center", color=INK)
