@@ -108,6 +108,19 @@ def read_claims(path: str | Path | None = None) -> list[Claim]:
     return list(claims.values())
 
 
+def read_words(path: str | Path | None = None) -> dict[str, str]:
+    """Claim -> what it says in plain words; default ``data/plain_words.json``.
+
+    Raises:
+        UserError: the file is missing or not JSON.
+    """
+    path = Path(path) if path is not None else find_data("plain_words.json")
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable ({error}); restore it from the repository") from error
+
+
 def count_by_status(claims: Sequence[Claim]) -> dict[str, int]:
     """How many claims have each status, in the order of `STATUSES`, zeros included."""
     return {status: sum(claim.status == status for claim in claims) for status in STATUSES}

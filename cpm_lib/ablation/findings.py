@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from cpm_lib.ablation.report import number
 from cpm_lib.ablation.verdict import Judged, judge_all
-from cpm_lib.errors import UserError
-from cpm_lib.ledger import LEVELS, Record, Table, find_data, read_all, read_current
+from cpm_lib.claims import read_words
+from cpm_lib.ledger import LEVELS, Record, Table, read_all, read_current
 from cpm_lib.text_table import TextTable
 
 OUTCOMES: Mapping[str, str] = {
@@ -20,19 +18,6 @@ OUTCOMES: Mapping[str, str] = {
     "other side": "the other way",
 }
 """Outcome of one part -> the words for it."""
-
-
-def read_words(path: str | Path | None = None) -> dict[str, str]:
-    """Claim -> what it says in plain words; default ``data/plain_words.json``.
-
-    Raises:
-        UserError: the file is missing or not JSON.
-    """
-    path = Path(path) if path is not None else find_data("plain_words.json")
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable ({error}); restore it from the repository") from error
 
 
 def by_verdict(status: str, records: Sequence[Record] | None = None) -> TextTable:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from cpm_lib.ablation.verdict import Judged, judge
-from cpm_lib.claims import Claim, count_by_status, read_claims
+from cpm_lib.claims import STATUSES, Claim, count_by_status, read_claims, read_words
 from cpm_lib.ledger import LEVELS, Record, read_all
 
 
@@ -15,20 +15,22 @@ def entries(records: Sequence[Record] | None = None, claims: Sequence[Claim] | N
     """Every claim at every level of evidence that says something of it; the content of ``--json``.
 
     Returns:
-        In the order of the report: id, source, kind, form, quote, level ("" where no record decides), status, and
-        parts: record, part, paper (its number), difference, low, high, outcome.
+        In the order of the report: id, source, kind, form, quote, words (the claim in plain words; "" for a number),
+        level ("" where no record decides), status, and parts: record, part, paper (its number), difference, low, high,
+        outcome.
     """
     records = read_all() if records is None else records
     claims = read_claims() if claims is None else claims
+    words = read_words()
     found = []
     for level in LEVELS:
         judged = (judge(claim, records, level) for claim in claims)
-        found += [_entry(one) for one in judged if one.parts]
+        found += [_entry(one, words) for one in judged if one.parts]
     decided = {entry["id"] for entry in found}
     rest = [Judged(claim, claim.status if claim.tolerance.sign is None else "not run", "", ()) for claim in claims]
     rest = [one for one in rest if one.claim.id not in decided]
-    found += [_entry(one) for one in rest if one.claim.kind != "quoted"]
-    found += [_entry(one) for one in rest if one.claim.kind == "quoted"]
+    found += [_entry(one, words) for one in rest if one.claim.kind != "quoted"]
+    found += [_entry(one, words) for one in rest if one.claim.kind == "quoted"]
     return found
 
 
@@ -36,8 +38,8 @@ def lines(records: Sequence[Record] | None = None, claims: Sequence[Claim] | Non
     """The report as text: one block per level of evidence, within it by source; quoted rows and counts last."""
     claims = read_claims() if claims is None else claims
     records = read_all() if records is None else records
-    block = None
-    for entry in _by_source(entries(records, claims)):
+    found, block = _by_source(entries(records, claims)), None
+    for entry in found:
         heading = _heading(entry)
         if heading != block:
             yield from ([] if block is None else [""])
@@ -45,8 +47,21 @@ def lines(records: Sequence[Record] | None = None, claims: Sequence[Claim] | Non
             block = heading
         yield from claim_lines(entry)
     yield ""
+    for level, counts in by_level(found).items():
+        yield f"At {level}: " + ", ".join(f"{status} {number}" for status, number in counts.items() if number)
+    yield "Each claim once, by the lowest level that may judge it:"
     now = [replace(claim, status=judge(claim, records).status) for claim in claims]
     yield ", ".join(f"{status} {number}" for status, number in count_by_status(now).items()) + f"; {len(now)} claims"
+
+
+def by_level(found: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Level of evidence -> verdict -> how many of these `entries` have it there."""
+    counts: dict[str, dict[str, int]] = {}
+    for entry in found:
+        if entry["level"]:
+            at = counts.setdefault(entry["level"], dict.fromkeys(STATUSES, 0))
+            at[entry["status"]] += 1
+    return counts
 
 
 def interval(quantity: Mapping[str, Any], digits: int = 2) -> str:
@@ -63,7 +78,7 @@ def number(value: Any) -> str:
     return ", ".join(map(number, value)) if isinstance(value, tuple) else f"{value:g}"
 
 
-def _entry(judged: Judged) -> dict[str, Any]:
+def _entry(judged: Judged, words: Mapping[str, str]) -> dict[str, Any]:
     claim = judged.claim
     parts = [
         {"record": id, "part": part, "paper": claim.values[part], "outcome": outcome,
@@ -73,7 +88,8 @@ def _entry(judged: Judged) -> dict[str, Any]:
     if not parts:
         parts = [{"part": part, "paper": value} for part, value in claim.values.items()]
     fields = {key: getattr(claim, key) for key in ("id", "source", "kind", "quote", "form")}
-    return {**fields, "level": judged.level, "status": judged.status, "parts": parts}
+    said = {"words": words.get(claim.id, "")}
+    return {**fields, **said, "level": judged.level, "status": judged.status, "parts": parts}
 
 
 def _by_source(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -98,6 +114,10 @@ def _heading(entry: Mapping[str, Any]) -> str:
 def claim_lines(entry: Mapping[str, Any]) -> Iterator[str]:
     """One of `entries` as text."""
     yield f"{entry['id']}  ({entry['source']}): {entry['status']}"
+    if entry["quote"]:
+        yield f'    the paper: "{entry["quote"]}"'
+    elif entry["words"]:
+        yield f"    in plain words: {entry['words']}"
     yield f"    {entry['form']}"
     if not entry["level"]:
         printed = [f"{part['part']} {number(part['paper'])}" for part in entry["parts"]]
