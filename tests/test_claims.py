@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from cpm_lib import ledger, presets
+from cpm_lib.ablation import write_statuses
 from cpm_lib.claims import KINDS, STATUSES, Claim, Tolerance, count_by_status, read_claims
 from cpm_lib.config import Config
 from cpm_lib.errors import UserError
@@ -71,6 +72,13 @@ def test_what_judges_a_claim_exists() -> None:
             assert not key or ledger.get(id, key, ROOT / "data" / "results") is not None, f"{claim.id}: {name}"
         assert len(levels) <= 1, f"{claim.id}: levels of evidence are never mixed"
         assert all(level >= (claim.tolerance.level or "") for level in levels), claim.id
+
+
+def test_verdicts_are_those_of_the_committed_records(tmp_path: Path) -> None:
+    copy = tmp_path / "claims.json"
+    copy.write_bytes((ROOT / "data" / "claims.json").read_bytes())
+    changed = write_statuses(copy, ledger.read_all(ROOT / "data" / "results"))
+    assert changed == 0, "cpm ablate report --update writes them anew"
 
 
 def test_notes_refer_to_what_exists() -> None:
