@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from cpm_lib.ablation import diagnosis, joint, joint_record, outside, paired_record, paired_rows, speed
-from cpm_lib.ablation.setting import Setting, record_id
+from cpm_lib import presets
+from cpm_lib.ablation import diagnosis, joint, joint_record, outside, paired, paired_record, paired_rows, speed
+from cpm_lib.ablation.setting import Setting, record_id, unusual
 from cpm_lib.errors import UserError
 from cpm_lib.ledger import Record
 from cpm_lib.typed import nearest
 
 COLUMNS = {name: name for name in ("AP", "AP50", "AP75", "AP90", "APS", "APM", "APL")}
+_WITH_AP70 = {name: name for name in ("AP", "AP50", "AP70", "AP75", "AP90", "APS", "APM", "APL")}
+_WITH_AP80 = {name: name for name in ("AP", "AP50", "AP75", "AP80", "AP90", "APS", "APM", "APL")}
+
+Settings = Mapping[str, Mapping[str, Any]]
+"""Name -> what differs from the default configuration, as records of several trainings hold it in ``configs``; records
+of one configuration have the name ""."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +48,18 @@ class Source:
         make: makes those of these seeds, or reads them.
         by_seed: one record per seed; else one for all.
         cost: CPU time on one thread at quick, as measured.
+        settings: profile -> what its records are made with; None where neither seeds nor data matter.
         level: of evidence; "" is that of the data.
+        needs: records whose runs it starts from.
     """
 
     name: str
     make: Callable[[Setting, Sequence[int]], list[Record]]
     by_seed: bool
     cost: str
+    settings: Callable[[str], Settings] | None
     level: str = ""
+    needs: tuple[Source, ...] = ()
 
     def ids(self, profile: str, source: str, seeds: Sequence[int]) -> list[str]:
         wanted = seeds if self.by_seed else (0,)
@@ -60,10 +72,11 @@ class Experiment:
 
     Attributes:
         table: place in the paper.
-        sources: what it reads; several experiments share one.
+        sources: what it reads; several experiments share one. None where only the paper's numbers are shown.
         rows: what it prints.
         columns: heading -> dotted key below that of a row; the default are metrics.
         claims: beginnings of the ids of the claims it decides.
+        quoted: why it has no sources.
     """
 
     name: str
@@ -72,6 +85,7 @@ class Experiment:
     rows: tuple[Shown, ...]
     claims: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=lambda: COLUMNS)
+    quoted: str = ""
 
 
 def _each(make: Callable[[Setting, int], Record]) -> Callable[[Setting, Sequence[int]], list[Record]]:
@@ -82,22 +96,43 @@ def _joint(table: str) -> Source:
     def make(setting: Setting, seeds: Sequence[int]) -> list[Record]:
         return [joint_record.record(setting, table, seeds)]
 
-    runs = len(joint_record.ROWS[table])
-    return Source(f"joint-{table}", make, False, f"{runs} trainings per seed")
+    names = joint_record.ROWS[table]
+
+    def settings(profile: str) -> Settings:
+        starts = {name: joint.FRESH.get(name, (name, ())) for name in names}
+        return {
+            name: joint_record.Start(presets.get(preset, profile), fresh).described()
+            for name, (preset, fresh) in starts.items()
+        }
+
+    return Source(f"joint-{table}", make, False, f"{len(names)} trainings per seed", settings)
 
 
 def _switch(name: str) -> Source:
     def make(setting: Setting, seeds: Sequence[int]) -> list[Record]:
         return [joint_record.switch_record(setting, name, seeds)]
 
+    def settings(profile: str) -> Settings:
+        usual = presets.get("cpm", profile)
+        return {"corrected": unusual(usual), "official": unusual(usual.override(joint.switches()[name]))}
+
     cost = "an evaluation per seed" if name in joint.AT_TEST else "a training per seed"
-    return Source(f"switch-{name.replace('_', '-')}", make, False, f"{cost}, and that of cpm")
+    return Source(f"switch-{name.replace('_', '-')}", make, False, f"{cost}, and that of cpm", settings)
 
 
-PAIRED = Source("paired", _each(paired_record.record), True, "13 CPU min per seed")
-DIAGNOSIS = Source("diagnosis", _each(diagnosis.record), True, "the paired run and 2 CPU min per seed")
-SPEED = Source("speed", lambda setting, _: [speed.record(setting)], False, "10 CPU min at the paper's size", "E0")
-OUTSIDE = Source("outside", lambda setting, seeds: [outside.record(setting, seeds)], False, "2 trainings per seed")
+def _paired(profile: str) -> Settings:
+    return {"": unusual(paired.paired_config(profile))}
+
+
+PAIRED = Source("paired", _each(paired_record.record), True, "13 CPU min per seed", _paired)
+DIAGNOSIS = Source(
+    "diagnosis", _each(diagnosis.record), True, "the paired run and 2 CPU min per seed", _paired, needs=(PAIRED,)
+)
+SPEED = Source("speed", lambda setting, _: [speed.record(setting)], False, "10 CPU min at the paper's size", None, "E0")
+OUTSIDE = Source(
+    "outside", lambda setting, seeds: [outside.record(setting, seeds)], False, "2 trainings per seed",
+    lambda profile: {"": unusual(presets.get("faster", profile))},
+)  # fmt: skip
 _STAGE1 = Shown("stage 1", "rows.falling1-cls", "table4.three-stages-stage1")
 
 
@@ -110,6 +145,25 @@ _ORACLES = {"as it is": "plain", "score = true IoU": "true_iou", "score = cls x 
 
 def _diagnosed(keys: Mapping[str, str], below: str, prefix: str = "") -> tuple[Shown, ...]:
     return tuple(Shown(prefix + name, below + key, "", "diagnosis") for name, key in keys.items())
+
+
+def _by_completeness(by: str, verb: str) -> tuple[Shown, ...]:
+    """Scores of objects that are incomplete by this measure, by how much is missing."""
+    return tuple(
+        shown
+        for cell, share in ((1, "0.1 to 0.3"), (2, "more"))
+        for shown in _diagnosed(_SCORES, f"last.score_by_{by}.at_equal_iou.{cell}.scores.", f"{verb} by {share}, ")
+    )
+
+
+def _proposal_rows() -> tuple[Shown, ...]:
+    """The objects, and what the proposals of the RPN leave of them, by size."""
+    sizes = {size: str(number) for number, size in enumerate(("all", "small", "medium", "large"))}
+    return (
+        _diagnosed({size: size for size in sizes}, "objects.", "objects, ")
+        + _diagnosed(sizes, "proposals.ratio_1.", "proposals, ")
+        + _diagnosed(sizes, "proposals.ratio_2.", "extended by 2, ")
+    )
 
 
 def _joint_rows(table: str, papers: Mapping[str, str]) -> tuple[Shown, ...]:
@@ -129,6 +183,17 @@ _TABLE3 = {"cascade": "table3.none", "cascade-ism": "table3.ism", "cascade-rsm":
            "cascade-ism-rsm": "table3.both"}  # fmt: skip
 _LOSSES = (("l1", "falling1-ism-l1", "table6.l1"), ("smooth l1", "falling1-ism-smooth-l1", "table6.smooth-l1"),
            ("l2", "falling1-ism", "table1.ism"))  # fmt: skip
+
+_TABLE7 = {
+    "YOLOv2": "yolov2", "SSD-512": "ssd-512", "DSSD-513": "dssd-513", "RefineDet512": "refinedet512",
+    "RetinaNet800": "retinanet800", "Cas-RetinaNet800": "cas-retinanet800", "HSD-512": "hsd-512",
+    "Faster R-CNN+++": "faster-plus-plus-plus", "Faster R-CNN, FPN": "faster", "Mask R-CNN": "mask",
+    "MS R-CNN": "ms-rcnn", "Revisiting R-CNN": "revisiting", "RPDet": "rpdet", "Grid R-CNN": "grid",
+    "Cascade R-CNN": "cascade", "CPM R-CNN, R-50": "cpm-r50", "CPM R-CNN, R-101": "cpm-r101",
+    "CPM R-CNN, X-101": "cpm-x101", "CPM R-CNN, X-101-DCN": "cpm-x101-dcn",
+    "CPM R-CNN, X-101-DCN, multi-scale": "cpm-x101-dcn-ms",
+    "CPM R-CNN, X-101-DCN, multi-scale, tta": "cpm-x101-dcn-ms-tta",
+}  # fmt: skip
 
 EXPERIMENTS: Mapping[str, Experiment] = {
     experiment.name: experiment
@@ -161,6 +226,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
                 Shown("offsets, same RoIs", "rows.offset-cls"),
             ),
             ("table4.",),
+            _WITH_AP70,
         ),
         Experiment(
             "table5", "Table 5", (PAIRED,),
@@ -172,6 +238,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
                 Shown("constant, stage 3", "rows.constant3-cls", "table5.constant-stage3"),
             ),
             ("table5.",),
+            _WITH_AP70,
         ),
         Experiment(
             "table6", "Table 6", (PAIRED,),
@@ -181,6 +248,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
                 *(Shown(f"{name} (target: input)", f"rows.{key}-input") for name, key, _ in _LOSSES),
             ),
             ("table6.",),
+        ),
+        Experiment(
+            "table7", "Table 7", (), tuple(Shown(name, "", f"table7.{paper}") for name, paper in _TABLE7.items()),
+            columns={name: name for name in ("AP", "AP50", "AP75", "APS", "APM", "APL")},
+            quoted="quoted, not run: COCO test-dev",
         ),
         Experiment(
             "table8", "Table 8", (SPEED,),
@@ -207,17 +279,23 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         ),
         Experiment(
             "fig6", "Fig. 6", (DIAGNOSIS, PAIRED),
-            _diagnosed(_SCORES, "last.score_by_truncation.at_equal_iou.1.scores.", "cut by 0.1 to 0.3, ")
-            + _diagnosed(_SCORES, "last.score_by_truncation.at_equal_iou.2.scores.", "cut by more, "),
+            _by_completeness("truncation", "cut") + _by_completeness("occlusion", "covered"),
             ("fig6.", "sec3-3-2."),
-            {"incomplete - complete, equal IoU": "difference"},
+            {"incomplete - complete, equal IoU": "difference", "low": "low", "high": "high"},
+        ),
+        Experiment(
+            "proposals", "Sec. 3.3.2, Sec. 4.2.2", (DIAGNOSIS,), _proposal_rows(),
+            ("sec3-3-2.large-objects-incomplete", "sec4-2-2.large-proposals-worse",
+             "sec4-2-2.large-heatmap-incomplete"),
+            {"objects": "objects", "at border": "at_border", "best IoU": "iou", "recall at 0.5": "recall.0",
+             "at 0.7": "recall.1", "at 0.9": "recall.2", "share outside": "cut", "objects cut": "cut_objects"},
         ),
         Experiment(
             "fig7", "Fig. 7", (PAIRED,),
             tuple(Shown(f"gamma {gamma:g}", f"rows.{paired_rows.gamma_row(gamma)}") for gamma in paired_rows.GAMMAS),
             ("fig7.",),
         ),
-        Experiment("fig8", "Fig. 8", (PAIRED, _joint("table2")), _joint_rows("table2", {}), ("fig8.",)),
+        Experiment("fig8", "Fig. 8", (PAIRED, _joint("table2")), _joint_rows("table2", {}), ("fig8.",), _WITH_AP80),
         Experiment(
             "mapping", "Sec. 1, Sec. 4.1.1", (PAIRED,),
             (

@@ -13,7 +13,7 @@ from cpm_lib.ledger import LEVELS, Record
 
 
 def content(experiment: Experiment, records: Sequence[Record]) -> dict[str, Any]:
-    """What is printed, as JSON: name, table, level, records, rows and claims."""
+    """What is printed, as JSON: name, table, level, records, quoted, rows and claims."""
     papers = {claim.id: claim for claim in read_claims()}
     rows = [_row(shown, experiment.columns, records, papers) for shown in experiment.rows]
     return {
@@ -21,7 +21,8 @@ def content(experiment: Experiment, records: Sequence[Record]) -> dict[str, Any]
         "table": experiment.table,
         "level": records[0].level if records else "",
         "records": [record.id for record in records],
-        "rows": [row for row in rows if row["seeds"]],
+        "quoted": experiment.quoted,
+        "rows": [row for row in rows if row["seeds"] or experiment.quoted],
         "claims": _claims(experiment, records),
     }
 
@@ -29,13 +30,16 @@ def content(experiment: Experiment, records: Sequence[Record]) -> dict[str, Any]
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The same as text."""
     level = f"; evidence {found['level']}: {LEVELS[found['level']]}" if found["level"] else ""
-    yield f"{found['table']}: {', '.join(found['records'])}{level}"
+    yield f"{found['table']}: {found['quoted'] or ', '.join(found['records'])}{level}"
     if found["rows"]:
         columns = list(found["rows"][0]["ours"])
         digits = 1 if "AP" in columns else 3
         seeds = max(row["seeds"] for row in found["rows"])
         table = [[f"mean of {seeds} seeds" if seeds > 1 else "", *columns]]
         for row in found["rows"]:
+            if found["quoted"]:
+                table.append([row["name"], *(number(row["paper"].get(column)) for column in columns)])
+                continue
             table.append([row["name"], *(_shown(row["ours"][column], digits) for column in columns)])
             if row["paper"]:
                 table.append(["    paper", *(number(row["paper"].get(column)) for column in columns)])
@@ -56,6 +60,8 @@ def _row(
         if not record.id.startswith(f"{shown.record}-"):
             continue
         row, most = _below(record.metrics, shown.key), 0
+        if row is None:
+            continue
         for heading, key in columns.items():
             found = _below(row, key)
             # Joint records hold all seeds, the others one each.
@@ -85,4 +91,6 @@ def _below(value: Any, key: str) -> Any:
 
 
 def _shown(value: float | None, digits: int) -> str:
+    if value is not None and value >= 100 and value == int(value):  # a number of objects
+        return str(int(value))
     return "-" if value is None else f"{value:.{digits}f}"

@@ -12,7 +12,12 @@ from cpm_lib.errors import UserError
 
 
 def ablate(args: argparse.Namespace) -> None:
-    if args.names == ["report"] and not args.list:
+    if "report" in args.names:
+        if args.list or len(args.names) > 1:
+            raise UserError(
+                "report prints all claims and takes no other name and no --list; cpm ablate table4 prints "
+                "those of one table"
+            )
         return _ablate_report(args)
     if args.update:
         raise UserError("--update belongs to the report: cpm ablate report --update")
@@ -23,15 +28,25 @@ def ablate(args: argparse.Namespace) -> None:
 
     experiments = [ablation.get(name) for name in args.names]
     if args.list:
-        rows = ablation.listing(args.profile, args.data, args.seeds)
+        from cpm_lib.ablation.listing import NOTE, listing, total
+
+        rows = listing(args.profile, args.data, args.seeds, args.names)
         if not write_json(args, rows):
-            columns = ("name", "table", "level", "profile", "rows", "seeds", "created", "cost", "status", "also on")
-            print_table([list(columns)] + [[as_text(row[column]) for column in columns] for row in rows], left=2)
+            columns = {
+                "name": "name", "table": "table", "level": "level", "profile": "profile", "rows": "rows",
+                "seeds": "seeds", "created": "oldest record", "cost": "cost", "status": "status", "also on": "also on",
+            }  # fmt: skip
+            print_table([list(columns.values())] + [[as_text(row[key]) for key in columns] for row in rows], left=2)
+            print(total(args.profile, args.data, args.seeds))
+            print(NOTE)
         return None
-    setting = ablation.Setting.open(args.profile, args.data, args.runs)
+    setting = None
+    if any(experiment.sources for experiment in experiments):
+        setting = ablation.Setting.open(args.profile, args.data, args.runs)
     found = []
     for experiment in experiments:
-        found.append(tables.content(experiment, ablation.run(experiment, setting, args.seeds)))
+        records = ablation.run(experiment, setting, args.seeds) if setting and experiment.sources else []
+        found.append(tables.content(experiment, records))
         if args.json != "-":
             print("\n".join(tables.lines(found[-1])), flush=True)
     write_json(args, found)
@@ -39,10 +54,15 @@ def ablate(args: argparse.Namespace) -> None:
 
 
 def _ablate_report(args: argparse.Namespace) -> None:
-    from cpm_lib import ablation
+    from cpm_lib import ablation, ledger
     from cpm_lib.ablation import report
 
     if args.update:
+        if not any(judged.parts for judged in ablation.judge_all()):
+            raise UserError(
+                f"no record in {ledger.results_folder()} judges a claim, so all would become 'not run'; nothing is "
+                "written. Set CPM_RESULTS to the folder of the records"
+            )
         print(f"{ablation.write_statuses()} entries of data/claims.json changed", file=sys.stderr)
     if not write_json(args, report.entries()):
         print("\n".join(report.lines()))
