@@ -2,10 +2,17 @@
 function explorer(kit, data) {
   const { html, svg, set, text, columns, column, drawing, picture, place, box } = kit;
   const unpack = (packed, Type) => new Type(Uint8Array.from(atob(packed), (c) => c.charCodeAt(0)).buffer);
-  const [cls, iou, rsm] = data.parts.map((part) => part && unpack(part, Float32Array));
+  /** Numbers in 0..1, three bytes each. */
+  const unpackShares = (packed) => {
+    const bytes = unpack(packed, Uint8Array);
+    const whole = (k) => bytes[k] + 256 * bytes[k + 1] + 65536 * bytes[k + 2];
+    return Float64Array.from({ length: bytes.length / 3 }, (_, k) => whole(3 * k) / (2 ** 24 - 1));
+  };
+  const [cls, iou, rsm] = data.parts.map((part) => part && unpackShares(part));
   const sizes = unpack(data.sizes, Uint16Array);
+  const Index = Math.max(cls.length, data.objects) <= 2 ** 16 ? Uint16Array : Uint32Array;
   const [pairRow, pairObject, pairLevel, pairIou] =
-    [Uint32Array, Uint32Array, Uint8Array, Float32Array].map((Type, k) => unpack(data.pairs[k], Type));
+    [Index, Index, Uint8Array, Float32Array].map((Type, k) => unpack(data.pairs[k], Type));
   const crowd = new Uint8Array(data.objects);
   data.crowd.forEach((object) => (crowd[object] = 1));
   const inverted = new Set(data.inverted);  // boxes with negative area: no miss counts for them, as in pycocotools

@@ -156,14 +156,15 @@ def _arrays(kept: Sequence[Detection], truth: GroundTruth) -> tuple[dict[tuple[i
     columns = score_columns(kept)
     parts = [columns[name].nan_to_num(0.0)[order].clamp(0, 1) if name in columns else None for name in _PARTS]
     places = [(found["image_id"], row) for found in kept for row in range(len(found["labels"]))]
+    index = "<u2" if max(len(order), len(crowd)) <= 2**16 else "<u4"
     return {places[result]: row for row, result in enumerate(order)}, {
-        "parts": [None if part is None else packed(part.numpy(), "<f4") for part in parts],
+        "parts": [None if part is None else packed_shares(part.numpy()) for part in parts],
         "sizes": packed(sizes, "<u2"),
         "classes": classes,
         "crowd": [number for number, is_crowd in enumerate(crowd) if is_crowd],
         "objects": len(crowd),
         "inverted": [row for row, result in enumerate(order) if not 0 <= results[result]["area"] <= ALL_AREAS[1]],
-        "pairs": [packed([pair[k] for pair in pairs], kind) for k, kind in enumerate(("<u4", "<u4", "<u1", "<f4"))],
+        "pairs": [packed([pair[k] for pair in pairs], kind) for k, kind in enumerate((index, index, "<u1", "<f4"))],
     }
 
 
@@ -177,6 +178,12 @@ def _grouped(annotations: Sequence[dict[str, Any]]) -> dict[tuple[int, int], lis
 def packed(values: Any, kind: str) -> str:
     """Numbers as the text of a typed array, e.g. ``<f4``: little-endian floats of 32 bits."""
     return base64.b64encode(np.asarray(values, dtype=kind).tobytes()).decode()
+
+
+def packed_shares(values: Any) -> str:
+    """Numbers in 0..1 as text, three bytes each: whole multiples of 1 / (2^24 - 1), little-endian."""
+    whole = np.rint(np.asarray(values, dtype=np.float64) * (2**24 - 1)).astype("<u4")
+    return base64.b64encode(whole[:, None].view(np.uint8)[:, :3].tobytes()).decode()
 
 
 def _listed_image(
