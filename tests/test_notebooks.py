@@ -21,6 +21,9 @@ FUNCTION_LINES = 5
 MOST_SECONDS = {"smoke": 120, "quick": 300}
 """More than this no chapter may ask for: a clean `make book` takes ten minutes on two cores."""
 
+UNCHECKED = ("08_speed", "12_report")
+"""Chapters whose solutions nothing runs."""
+
 # A path of one machine; what stands after a letter, a dot or a quoted variable is not absolute.
 ABSOLUTE = re.compile(r"(?<![\w.~$}/:<-])/(?:home|root|Users|tmp|work|mnt|opt|var|usr)\b|\b[A-Z]:\\+\w")
 
@@ -69,6 +72,14 @@ def test_pictures_have_words(path: Path) -> None:
     for cell, source in code_cells(path):
         if "plt.show(" in source or ".savefig(" in source or "figures." in source:
             assert cell["metadata"].get("mystnb", {}).get("image", {}).get("alt"), source
+
+
+@pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS if path.stem not in UNCHECKED])
+def test_solutions_of_exercises_are_checked(name: str) -> None:
+    """The chapter runs what its folded solutions say, so a solution cannot go stale."""
+    cells = code_cells(ROOT / f"notebooks/{name}.ipynb")
+    checks = [source for cell, source in cells if cell["id"] == "exercise-check"]
+    assert len(checks) == 1 and "assert" in checks[0]
 
 
 @each_notebook
