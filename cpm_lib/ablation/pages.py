@@ -8,7 +8,7 @@ from typing import Any
 
 from cpm_lib.ablation import experiments, report, tables
 from cpm_lib.claims import count_by_status, read_claims
-from cpm_lib.ledger import LEVELS, Record, Table, read_current
+from cpm_lib.ledger import LEVELS, Record, Table, get, read_current
 from cpm_lib.text_table import TextTable
 
 
@@ -85,6 +85,16 @@ def claims_table(*beginnings: str, level: str | None = None, records: Sequence[R
 def _lines(texts: Sequence[str]) -> str:
     """Each on a line of its own, unbroken: a narrow column would tear numbers apart."""
     return "\n".join(texts).replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def beside_table(record: str) -> Table:
+    """Differences between trainings that stand beside a record's claims and judge none, with their 95 % intervals."""
+    columns = ("AP", "AP50", "AP75", "AP90")
+    rows = [
+        [name, *(_lines([report.interval(by_metric[metric])]) for metric in columns)]
+        for name, by_metric in get(record, "metrics.beside").items()
+    ]
+    return Table(["difference [95 %]", *columns], rows, f"{record}: paired by seed, Student's t over the seeds.")
 
 
 def _over_seeds(parts: Sequence[Mapping[str, Any]]) -> str:

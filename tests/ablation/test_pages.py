@@ -64,6 +64,12 @@ def test_an_experiment_without_records_is_empty_and_says_so() -> None:
     assert "Not run yet" in table.caption
 
 
+def test_differences_beside_the_claims() -> None:
+    table = pages.beside_table("joint-table2-quick")
+    assert {row[0] for row in table.rows} == {"cpm - faster-fresh", "grid-fused - faster-fresh"}
+    assert all(len(row) == len(table.header) == 5 and "[" in row[1] for row in table.rows)
+
+
 def test_unknown_experiments_are_named() -> None:
     with pytest.raises(UserError, match="unknown ablation 'table44'"):
         pages.experiment_table("table44", records=[])
