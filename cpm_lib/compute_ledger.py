@@ -90,7 +90,8 @@ def total_table(records: Sequence[Record] | None = None) -> Table:
         f"Assumed: {CPU_WATTS:g} W for each busy core, {GPU_WATTS:g} W for a GPU over the whole time by the clock, so "
         f"its energy is an upper bound. Records without a time add nothing to the hours. {COUNTED}"
     )
-    caption += f" Trainings that several rows of joint records share, and that are counted again: {twice}." if twice else ""
+    if twice:
+        caption += f" Trainings that several rows of joint records share, and that are counted again: {twice}."
     return Table(header, rows, caption)
 
 
