@@ -72,7 +72,7 @@ def claims_table(*beginnings: str, level: str | None = None, records: Sequence[R
         paper = {name: same[0]["paper"] for name, same in by_part.items()}
         printed = [f"{name} {report.number(value)}" for name, value in paper.items() if value is not None]
         measured = [f"{name} {_over_seeds(same)}" for name, same in by_part.items() if "difference" in same[0]]
-        numbers = [_lines(printed) or "–", _lines(measured) or "–"]
+        numbers = ["\n".join(lines) or "–" for lines in (printed, measured)]
         rows.append([entry["form"], *numbers, entry["status"], _records(entry["parts"])])
     meaning = f"Evidence {level}: {LEVELS[level]}. " if level else ""
     caption = (
@@ -82,16 +82,16 @@ def claims_table(*beginnings: str, level: str | None = None, records: Sequence[R
     return TextTable(["Claim", "Paper", "Ours [95 %]", "Verdict", "Record"], rows, caption, (31, 14, 25, 14, 16))
 
 
-def _lines(texts: Sequence[str]) -> str:
-    """Each on a line of its own, unbroken: a narrow column would tear numbers apart."""
-    return "\n".join(texts).replace(" ", "\N{NO-BREAK SPACE}")
+def _unbroken(text: str) -> str:
+    """A narrow column would tear numbers apart."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def beside_table(record: str) -> Table:
     """Differences between trainings that stand beside a record's claims and judge none, with their 95 % intervals."""
     columns = ("AP", "AP50", "AP75", "AP90")
     rows = [
-        [name, *(_lines([report.interval(by_metric[metric])]) for metric in columns)]
+        [name, *(_unbroken(report.interval(by_metric[metric])) for metric in columns)]
         for name, by_metric in get(record, "metrics.beside").items()
     ]
     return Table(["difference [95 %]", *columns], rows, f"{record}: paired by seed, Student's t over the seeds.")
@@ -107,7 +107,7 @@ def _over_seeds(parts: Sequence[Mapping[str, Any]]) -> str:
         "low": min(part["low"] for part in known),
         "high": max(part["high"] for part in known),
     }
-    return report.interval(whole)
+    return _unbroken(report.interval(whole))
 
 
 def _records(parts: Sequence[Mapping[str, Any]]) -> str:
@@ -125,4 +125,4 @@ def _mean(row: dict[str, dict[str, float | None]], heading: str, digits: int) ->
     mean, spread = row["ours"].get(heading), row["sd"].get(heading)
     if mean is None:
         return "–"
-    return _lines([f"{mean:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread is not None else "")])
+    return _unbroken(f"{mean:.{digits}f}" + (f" ± {spread:.{digits}f}" if spread is not None else ""))
