@@ -11,6 +11,9 @@ from hypothesis import settings
 # Progress bars would end up in compared outputs; kernels of notebooks inherit the variable.
 os.environ.setdefault("CPM_PROGRESS", "0")
 
+# Before torch is imported: sums of two threads round otherwise, and tests must not depend on the machine's cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # The same examples each time, and no limit on time: the machine may be busy with something else.
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("repeatable")
