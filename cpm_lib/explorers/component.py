@@ -87,13 +87,14 @@ class Explorer:
 
 def picture(content: Figure | Tensor | Image.Image) -> str:
     """A PNG as ``data:`` address: of a figure, a picture, or a float image [3,H,W] in 0..1."""
-    with io.BytesIO() as buffer:
-        if isinstance(content, Figure):
-            content.savefig(buffer, format="png", dpi=72)
-        else:
-            image = to_pil_image(content.detach().cpu().float().clamp(0, 1)) if isinstance(content, Tensor) else content
+    if isinstance(content, Figure):
+        data = figure_style.png(content, 72)
+    else:
+        image = to_pil_image(content.detach().cpu().float().clamp(0, 1)) if isinstance(content, Tensor) else content
+        with io.BytesIO() as buffer:
             image.save(buffer, "PNG", optimize=True)
-        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+            data = buffer.getvalue()
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
 def photo(image: Tensor, quality: int = 85) -> str:
