@@ -56,13 +56,34 @@ def check_writable(path: str | Path) -> None:
         UserError: it is a folder, or nothing can be written beside it.
     """
     path = Path(path)
-    existing = next(folder for folder in path.absolute().parents if folder.exists())
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        tempfile.TemporaryFile(dir=existing).close()
+        tempfile.TemporaryFile(dir=nearest_existing(path.parent)).close()
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); name another file") from error
+
+
+def check_folder(folder: Path, hint: str) -> None:
+    """Make a folder if it is missing, and refuse it unless files can be made in it.
+
+    Raises:
+        UserError: names the folder; `hint` says how to mend it.
+    """
+    existing = nearest_existing(folder)
+    if not existing.is_dir():
+        raise UserError(f"{folder}: {existing} is a file, not a folder; {hint}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); {hint}") from error
+
+
+def nearest_existing(path: Path) -> Path:
+    """`path` itself, or the nearest folder above it that is there."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 def listing(folder: Path) -> list[str]:

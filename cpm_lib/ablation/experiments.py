@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,26 +97,16 @@ def _joint(table: str) -> Source:
     def make(setting: Setting, seeds: Sequence[int]) -> list[Record]:
         return [joint_record.record(setting, table, seeds)]
 
-    names = joint_record.ROWS[table]
-
-    def settings(profile: str) -> Settings:
-        starts = {name: joint.FRESH.get(name, (name, ())) for name in names}
-        return {
-            name: joint_record.Start(presets.get(preset, profile), fresh).described()
-            for name, (preset, fresh) in starts.items()
-        }
-
-    return Source(f"joint-{table}", make, False, f"{len(names)} trainings per seed", settings)
+    runs = len(joint_record.ROWS[table])
+    settings = functools.partial(joint_record.described, table)
+    return Source(f"joint-{table}", make, False, f"{runs} trainings per seed", settings)
 
 
 def _switch(name: str) -> Source:
     def make(setting: Setting, seeds: Sequence[int]) -> list[Record]:
         return [joint_record.switch_record(setting, name, seeds)]
 
-    def settings(profile: str) -> Settings:
-        usual = presets.get("cpm", profile)
-        return {"corrected": unusual(usual), "official": unusual(usual.override(joint.switches()[name]))}
-
+    settings = functools.partial(joint_record.described_switch, name)
     cost = "an evaluation per seed" if name in joint.AT_TEST else "a training per seed"
     return Source(f"switch-{name.replace('_', '-')}", make, False, f"{cost}, and that of cpm", settings)
 

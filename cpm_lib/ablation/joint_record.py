@@ -6,7 +6,7 @@ import functools
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,8 +85,8 @@ def record(setting: Setting, table: str, seeds: Sequence[int]) -> ledger.Record:
         UserError: the data cannot be used.
         Interrupted: Ctrl-C; finished runs and the one under way are kept.
     """
-    starts = {name: _start(name, setting.profile) for name in ROWS[table]}
-    configs = {name: start.described() for name, start in starts.items()}
+    starts = _starts(table, setting.profile)
+    configs = described(table, setting.profile)
     id = setting.record_id(f"joint-{table}")
     known = _found(setting, id, configs)
     if known is not None and _complete(known, configs, table) and set(seeds) <= set(known.metrics["seeds"]):
@@ -126,9 +126,25 @@ class Start(NamedTuple):
         return joint.run_folder(setting, self.config, seed, self.fresh)
 
 
-def _start(row: str, profile: str) -> Start:
-    preset, fresh = joint.FRESH.get(row, (row, ()))
-    return Start(presets.get(preset, profile), fresh)
+def _starts(table: str, profile: str) -> dict[str, Start]:
+    of = {row: joint.FRESH.get(row, (row, ())) for row in ROWS[table]}
+    return {row: Start(presets.get(preset, profile), fresh) for row, (preset, fresh) in of.items()}
+
+
+def described(table: str, profile: str) -> dict[str, dict[str, Any]]:
+    """Row -> what the table's record says it was made with."""
+    return {row: start.described() for row, start in _starts(table, profile).items()}
+
+
+def described_switch(name: str, profile: str) -> dict[str, dict[str, Any]]:
+    """The same for the record of a switch: both of its sides."""
+    usual = presets.get("cpm", profile)
+    return {"corrected": unusual(usual), "official": unusual(usual.override(joint.switches()[name]))}
+
+
+def beside(table: str, rows: Collection[str]) -> set[str]:
+    """Names of the differences that the record of a table with these rows keeps beside its claims."""
+    return {f"{one} - {other}" for one, other in BESIDE.get(table, ()) if {one, other} <= set(rows)}
 
 
 def _trained(setting: Setting, starts: Mapping[str, Start], seeds: Sequence[int]) -> dict[str, dict[int, Any]]:
@@ -171,7 +187,7 @@ def switch_record(setting: Setting, name: str, seeds: Sequence[int]) -> ledger.R
     at_test = change if name in joint.AT_TEST else None
     config = usual if at_test else usual.override(change)
     id = setting.record_id(f"switch-{name.replace('_', '-')}")
-    configs = {"corrected": unusual(usual), "official": unusual(usual.override(change))}
+    configs = described_switch(name, setting.profile)
     known = _found(setting, id, configs)
     if known is not None and set(seeds) <= set(known.metrics["seeds"]):
         return known
@@ -245,8 +261,8 @@ def _found(setting: Setting, id: str, configs: Mapping[str, Any]) -> ledger.Reco
 
 def _complete(record: ledger.Record, configs: Mapping[str, Any], table: str) -> bool:
     """Whether it has all rows, and the differences beside the claims."""
-    beside = {f"{one} - {other}" for one, other in BESIDE.get(table, ()) if {one, other} <= set(configs)}
-    return set(record.metrics["configs"]) == set(configs) and beside == set(record.metrics.get("beside", {}))
+    same = beside(table, configs) == set(record.metrics.get("beside", {}))
+    return same and set(record.metrics["configs"]) == set(configs)
 
 
 _NOTES = {

@@ -126,8 +126,7 @@ class _Stock:
         rows = source.settings(self.profile)
         missing = [f"seed {seed}" for seed in self.seeds if seed not in record.metrics.get("seeds", [])]
         missing += [row for row in rows if row not in _settings(record)]
-        pairs = joint_record.BESIDE.get(source.name.removeprefix("joint-"), ())
-        names = {f"{one} - {other}" for one, other in pairs if {one, other} <= set(rows)}
+        names = joint_record.beside(source.name.removeprefix("joint-"), rows)
         return missing + (["differences beside the claims"] if names - set(record.metrics.get("beside", {})) else [])
 
     def complete(self, source: Source) -> list[Record]:
@@ -202,7 +201,7 @@ def _row(experiment: Experiment, stock: _Stock) -> dict[str, Any]:
     sources = experiment.sources
     records = [record for one in sources for record in stock.records(one)]
     complete = [record for one in sources for record in stock.complete(one)]
-    stale = {r.id: stock.difference(r, one) for one in sources for r in stock.records(one) if stock.difference(r, one)}
+    stale = {r.id: what for one in sources for r in stock.records(one) if (what := stock.difference(r, one))}
     lacking = [
         what for one in sources for r in stock.records(one) if r.id not in stale for what in stock.lacking(r, one)
     ]

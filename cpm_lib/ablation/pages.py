@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cpm_lib.ablation import experiments, report, tables
+from cpm_lib.ablation import experiments, joint_record, report, tables
 from cpm_lib.claims import count_by_status, read_claims
 from cpm_lib.ledger import LEVELS, Record, Table, get, read_current
 from cpm_lib.text_table import TextTable
@@ -89,7 +89,7 @@ def _unbroken(text: str) -> str:
 
 def beside_table(record: str) -> Table:
     """Differences between trainings that stand beside a record's claims and judge none, with their 95 % intervals."""
-    columns = ("AP", "AP50", "AP75", "AP90")
+    columns = joint_record.BESIDE_METRICS
     rows = [
         [name, *(_unbroken(report.interval(by_metric[metric])) for metric in columns)]
         for name, by_metric in get(record, "metrics.beside").items()

@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from cpm_lib import ledger
 from cpm_lib.config import Config
 from cpm_lib.data import DetectionDataset, open_source
 from cpm_lib.errors import UserError
-from cpm_lib.files import write_atomic
+from cpm_lib.files import check_folder, write_atomic
 from cpm_lib.training.run_folder import RunFolder
 
 RUNS = Path("_build/ablation")
@@ -134,23 +133,6 @@ def shipped_trunk() -> Path:
 def digest(path: Path) -> str:
     """sha256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def check_folder(folder: Path, hint: str) -> None:
-    """Make a folder if it is missing, and refuse it unless files can be made in it.
-
-    Raises:
-        UserError: names the folder; `hint` says how to mend it.
-    """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise UserError(f"{folder}: {existing} is a file, not a folder; {hint}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); {hint}") from error
 
 
 def place() -> torch.device:

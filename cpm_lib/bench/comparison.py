@@ -77,8 +77,7 @@ def compare(first: Case, second: Case, repeats: int, *, with_memory: bool = True
     for case, side, found in zip(cases, details, examined, strict=True):
         rows += part_rows(case.name, side, found.part_flops)
     return {
-        **machine(device, first.bf16),
-        "dtype": " against ".join(dict.fromkeys("bf16" if case.bf16 else "fp32" for case in cases)),
+        **machine(device, *cases),
         "work": first.work,
         "preset": first.config.preset,
         "profile": first.config.profile,
@@ -178,13 +177,14 @@ def examine(running: Running, calls: Sequence[measuring.Call] = ()) -> Examined:
     return Examined(counter.get_total_flops(), part_flops, waits, sum(proposals), entered)
 
 
-def machine(device: torch.device, bf16: bool) -> dict[str, Any]:
-    """The head of every result: where and how it was measured."""
+def machine(device: torch.device, *cases: Case) -> dict[str, Any]:
+    """The head of every result: where and how it was measured; without a case in float32."""
+    dtypes = dict.fromkeys("bf16" if case.bf16 else "fp32" for case in cases) or ["fp32"]
     return {
         "device": str(device),
         "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
-        "dtype": "bf16" if bf16 else "fp32",
+        "dtype": " against ".join(dtypes),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
     }

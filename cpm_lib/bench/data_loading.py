@@ -47,7 +47,7 @@ def loading(
     decoding, augmentation = _by_image(config, dataset, min(len(dataset), size * batches), repeats)
     rows += [decoding, augmentation]
     return {
-        **machine(torch.device("cpu"), bf16=False),
+        **machine(torch.device("cpu")),
         "work": "loading",
         "data": dataset.name,
         "profile": config.profile,

@@ -139,7 +139,7 @@ def sweep(config: Config, axis: Axis, *, rois: int | None = None, repeats: int =
     ]
     _, largest = cases[-1]
     return {
-        **machine(running[0].device, largest.bf16),
+        **machine(running[0].device, largest),
         "work": "inference",
         "preset": config.preset,
         "profile": config.profile,

@@ -57,7 +57,7 @@ def targets(config: Config, *, rois: int = 96, repeats: int = 5, device: str | t
     row = measuring.row("heatmap targets", ours)
     row["share_of_forward"] = statistics.median(a / b for a, b in zip(ours, forward_times, strict=True))
     rows = [row, measuring.row("grid branch forward", forward_times)]
-    content = machine(place, bf16=False) | {"work": "targets", "preset": config.preset, "rois": rois, "rows": rows}
+    content = machine(place) | {"work": "targets", "preset": config.preset, "rois": rois, "rows": rows}
     if 2 * branch.window != config.grid.map_size:
         return content | {"note": f"no plain loop to compare with: it knows no maps as those of {config.preset}"}
     loop = _reference()

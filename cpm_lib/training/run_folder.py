@@ -15,7 +15,7 @@ import torch
 from cpm_lib import environment
 from cpm_lib.config import Config
 from cpm_lib.errors import UserError
-from cpm_lib.files import write_atomic
+from cpm_lib.files import nearest_existing, write_atomic
 from cpm_lib.training import distributed
 from cpm_lib.training.tensorboard import Board
 
@@ -50,7 +50,7 @@ class RunFolder:
         """
         if self.holds_run() and not resume:
             raise UserError(f"{self.path}: already holds a run; continue it with --resume or choose another --out")
-        existing = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        existing = nearest_existing(self.path)
         if not existing.is_dir():
             raise UserError(f"{self.path}: {existing} is a file, not a folder; choose another --out")
         if not os.access(existing, os.W_OK | os.X_OK):
