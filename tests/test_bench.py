@@ -19,6 +19,7 @@ from cpm_lib.bench.synchronisation import watching
 from cpm_lib.cli import main
 from cpm_lib.environment import has_bfloat16
 from cpm_lib.errors import UserError
+from cpm_lib.model import weight_gradient, winograd
 
 FORM = ["name", "median_s", "repeats", "peak_mb", "flops", "ratio", "against"]
 
@@ -140,8 +141,8 @@ def test_backward_costs_twice_what_is_trained_forward() -> None:
 
 def test_fast_paths_are_off_only_while_counting() -> None:
     with measuring.plain_operations():
-        assert not _torchvision.FAST_CPU
-    assert _torchvision.FAST_CPU
+        assert not (_torchvision.FAST_CPU or winograd.ENABLED or weight_gradient.ENABLED)
+    assert _torchvision.FAST_CPU and winograd.ENABLED and weight_gradient.ENABLED
 
 
 def test_waits_for_a_gpu() -> None:
@@ -247,7 +248,19 @@ def test_inference(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
         assert sum(row["flops"] or 0 for row in of_parts) == rows[side]["flops"]
         assert sum(wait["count"] for wait in content["synchronisations"][side]) == rows[side]["synchronisations"]
     assert (ours["peak_mb"], theirs["peak_mb"], content["memory_ratio"]) == (6.0, 3.0, 2.0)
+    assert ours["channels_last"] and theirs["channels_last"] in (True, False)
     assert content["memory_bound"] == pytest.approx(1 + (ours["held_mb"] - theirs["held_mb"]) / 3.0)
+
+
+def test_torchvision_is_timed_in_its_faster_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    for faster in (True, False):
+
+        def one_pass(running: Running, faster: bool = faster) -> measuring.Pass:
+            return measuring.Pass(float(running.case.config.solver.channels_last != faster), 0.0, {}, {})
+
+        monkeypatch.setattr(measuring, "one_pass", one_pass)
+        found = detectors.in_faster_layout(case(rois=4))
+        assert found.config.solver.channels_last is faster and found.rois == 4
 
 
 def test_own_settings_of_two_presets(capsys: pytest.CaptureFixture[str]) -> None:

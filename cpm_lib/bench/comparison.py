@@ -114,6 +114,7 @@ def whole_row(
         peak_mb=peak_mb,
         cpu_s=statistics.median(one.cpu for one in passes),
         synchronisations=sum(found.waits.values()),
+        channels_last=case.config.solver.channels_last,
         proposals=found.proposals,
         stage_rois=found.stage_rois,
         **values,

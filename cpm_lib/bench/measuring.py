@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cpm_lib import _torchvision
 from cpm_lib.bench.case import Running
 from cpm_lib.complexity import UNKNOWN_TO_TORCH, deform_conv_flops
-from cpm_lib.model import winograd
+from cpm_lib.model import weight_gradient, winograd
 from cpm_lib.progress import progress
 
 T = TypeVar("T")
@@ -183,12 +183,12 @@ _COUNTED: dict[Any, Callable[..., int]] = {
 @contextlib.contextmanager
 def plain_operations() -> Iterator[None]:
     """No fast path for the CPU, which may take more operations to do the same in less time."""
-    before = _torchvision.FAST_CPU, winograd.ENABLED
-    _torchvision.FAST_CPU = winograd.ENABLED = False
+    before = _torchvision.FAST_CPU, winograd.ENABLED, weight_gradient.ENABLED
+    _torchvision.FAST_CPU = winograd.ENABLED = weight_gradient.ENABLED = False
     try:
         yield
     finally:
-        _torchvision.FAST_CPU, winograd.ENABLED = before
+        _torchvision.FAST_CPU, winograd.ENABLED, weight_gradient.ENABLED = before
 
 
 def flop_counter() -> FlopCounterMode:

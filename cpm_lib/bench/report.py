@@ -85,6 +85,12 @@ def conclusions(content: dict[str, Any]) -> list[str]:
             f"{ours['name']} over {ours['against']}: time {ours['ratio']:.3f} ({orders}; CPU time "
             f"{ours['cpu_ratio']:.3f}), operations {ours['flop_ratio']:.3f}"
         )
+    layouts = {row["name"]: row["channels_last"] for row in content["rows"] if "channels_last" in row}
+    if len(set(layouts.values())) > 1:
+        lines.append(
+            "; ".join(f"{name}: channels {'last' if last else 'first'}" for name, last in layouts.items())
+            + " (torchvision's is the faster of both)"
+        )
     if content.get("memory_ratio"):
         held = " and ".join(f"{row['held_mb']:.0f}" for row in content["rows"] if "held_mb" in row)
         kept = "weights, gradients and moments" if content["work"] == "training" else "weights"

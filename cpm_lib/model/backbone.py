@@ -13,6 +13,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from cpm_lib.config import BackboneConfig
 from cpm_lib.errors import UserError
+from cpm_lib.model.weight_gradient import LargeMapConv, adopt
 
 STRIDES = (4, 8, 16, 32, 64)
 """Strides of P2..P6; the RoI heads use P2..P5, the proposals all five."""
@@ -42,7 +43,7 @@ class FrozenAffine(nn.Module):
         return x * gain[:, None, None] + bias[:, None, None]
 
 
-class AffineConv(nn.Conv2d):
+class AffineConv(LargeMapConv):
     """A convolution without bias that does the frozen affine behind it as well: gain in its weights, bias as its own.
 
     Exact but for rounding, with gradients for the weights as before. The affine stays where it is, and keeps its
@@ -130,6 +131,7 @@ class Backbone(nn.Module):
         # torchvision's pyramid is the authors': nearest-neighbour upsampling, biases, uniform
         # initialisation of variance 1 / fan_in, P6 = every second pixel of P5 (facts 2.4).
         self.fpn = FeaturePyramidNetwork(list(channels), config.fpn_channels, LastLevelMaxPool())
+        adopt(self)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         maps: OrderedDict[str, Tensor] = OrderedDict()

@@ -15,6 +15,7 @@ from cpm_lib.model.backbone import STRIDES
 from cpm_lib.model.losses import Mean, box_loss, objectness_loss
 from cpm_lib.model.regions import Batch, Regions, concatenate, ground_truth
 from cpm_lib.model.sampling import Sampling
+from cpm_lib.model.weight_gradient import adopt
 
 _UNIT_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
@@ -47,6 +48,7 @@ class Proposals(nn.Module):
         self.joint = config.conventions.joint_proposals
         channels = config.backbone.fpn_channels
         self.head = RPNHead(channels, len(self.config.ratios))
+        adopt(self.head)
         self.matcher = Matcher(self.config.positive_iou, self.config.negative_iou, allow_low_quality_matches=True)
 
     def forward(self, features: list[Tensor], batch: Batch) -> tuple[Regions, dict[str, Mean]]:

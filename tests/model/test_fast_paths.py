@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import pytest
 import torch
 
 from cpm_lib import _torchvision, presets
 from cpm_lib.bench.case import Running, forced
 from cpm_lib.config import Config
-from cpm_lib.model import backbone, winograd
+from cpm_lib.model import backbone, weight_gradient, winograd
 
 # Narrow, but for the grid branch, whose width decides about its convolutions.
 SETTINGS = {
@@ -29,6 +32,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_torchvision, "FAST_CPU", False)
     monkeypatch.setattr(backbone, "FOLD_AFFINES", False)
     monkeypatch.setattr(winograd, "ENABLED", False)
+    monkeypatch.setattr(weight_gradient, "ENABLED", False)
 
 
 def test_detections_agree(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,13 +49,27 @@ def test_detections_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_losses_and_gradients_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Wide enough for products of matrices, and such a processor; and no number of tiles too small for Winograd's way.
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(winograd, "MIN_TILES", 1)
+    wide = config().override({"backbone.fpn_channels": 64})
+    used = {winograd.winograd_weight_gradient: 0, weight_gradient.weight_gradient: 0}
+    for function in used:
+
+        def counted(*arguments: Any, function: Any = function) -> torch.Tensor:
+            used[function] += 1
+            return function(*arguments)
+
+        monkeypatch.setattr(sys.modules[function.__module__], function.__name__, counted)
+
     def step() -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-        running = Running(forced(config(), "training", 4, size=(64, 96)))
+        running = Running(forced(wide, "training", 4, size=(96, 128)))
         losses = running.step()
         gradients = {name: p.grad for name, p in running.model.named_parameters() if p.grad is not None}
         return {name: float(loss.detach()) for name, loss in losses.items()}, gradients
 
     losses, gradients = step()
+    assert all(used.values())
     plain(monkeypatch)
     plain_losses, plain_gradients = step()
     assert losses == pytest.approx(plain_losses, rel=1e-5, abs=1e-7)

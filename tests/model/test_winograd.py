@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.nn import functional as F
 
 from cpm_lib.model import winograd
@@ -24,6 +25,22 @@ def test_equals_the_definition(rois: int, height: int, width: int, inputs: int, 
     assert (found - exact).abs().max() <= 2e-5 * exact.abs().max() + 1e-6
 
 
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
+def test_gradients_equal_those_of_the_definition(rois: int, height: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(height * 100 + width)
+    shapes = ((rois, 3, height, width), (4, 3, 3, 3), (4,), (rois, 4, height, width))
+    *values, gradient = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
+    exact = torch.autograd.grad(F.conv2d(*(own := leaves(values)), padding=1), own, gradient)
+    single = leaves([value.float() for value in values])
+    found = torch.autograd.grad(winograd._FastBackward.apply(*single), single, gradient.float())
+    for fast, wanted in zip(found, exact, strict=True):
+        assert (fast - wanted).abs().max() <= 2e-5 * wanted.abs().max() + 1e-5
+
+
+def leaves(values: list[Tensor]) -> list[Tensor]:
+    return [value.clone().requires_grad_() for value in values]
+
+
 def test_one_tile_by_hand() -> None:
     """A filter that only shifts: every result is the pixel left of it, the first column is padding."""
     maps = torch.arange(16.0).view(1, 1, 4, 4)
@@ -34,11 +51,12 @@ def test_one_tile_by_hand() -> None:
 
 
 def test_only_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    maps = torch.randn(2, 256, 7, 7)
+    maps = torch.randn(24, 256, 7, 7)
     conv = SmallMapConv(256, 256, 3, padding=1)
     with torch.no_grad():
         assert conv.suits(maps)
         assert not conv.suits(maps[:0]) and not conv.suits(maps.double())
+        assert not conv.suits(maps[1:]), "the filters' transformation costs more"
         assert not SmallMapConv(256, 256, 3, padding=1, stride=2).suits(maps)
         assert not SmallMapConv(256, 256, 3, padding=2, dilation=2).suits(maps)
         assert not SmallMapConv(256, 72, 3, padding=1).suits(maps)
@@ -48,4 +66,4 @@ def test_only_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(winograd, "ENABLED", False)
         direct = conv(maps)
         assert (fast - direct).abs().max() <= 2e-5 * direct.abs().max()
-    assert not conv.suits(maps), "a gradient is wanted"
+    assert conv.suits(maps), "with a gradient, too"
