@@ -203,12 +203,7 @@ def _bench_parsers(actions: Any) -> None:
         command.add_argument(
             "--against-set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="--set for that one"
         )
-        _size_options(command, profile="paper")
-        command.add_argument(
-            "--size", nargs=2, type=_positive, metavar=("H", "W"), help="of the images; default: the profile's"
-        )
-        command.add_argument("--batch", type=_positive, default=1, metavar="N", help="images at a time (default 1)")
-        command.add_argument("--dtype", choices=("fp32", "bf16"), help="default: the profile's, where the device can")
+        _case_options(command)
         command.add_argument("--no-memory", dest="memory", action="store_false", help="do not measure peak memory")
         rois = command.add_mutually_exclusive_group()
         where = "that enter each grid stage" if work == "inference" else "that are positive"
@@ -220,6 +215,13 @@ def _bench_parsers(actions: Any) -> None:
             )
         _bench_options(command)
         command.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU if there is one")
+
+    command = _command(actions, run.bench_paths, "paths", "what each of the CPU's fast paths saves")
+    command.add_argument("--preset", default="cpm", metavar="NAME", help="default: cpm")
+    command.add_argument("--work", choices=("inference", "training"), default="training", help="default: training")
+    command.add_argument("--rois", type=_positive, metavar="N", help="RoIs per image; default: the preset's")
+    _case_options(command)
+    _bench_options(command)
 
     command = _command(actions, run.bench_targets, "targets", "heatmap targets against a plain loop")
     command.add_argument("--preset", default="cpm", metavar="NAME", help="default: cpm")
@@ -236,6 +238,15 @@ def _bench_parsers(actions: Any) -> None:
     command.add_argument("--batches", type=_positive, default=8, metavar="N", help="timed per repetition (default 8)")
     command.add_argument("--strict", action="store_true", help="refuse bad boxes instead of dropping them")
     _bench_options(command)
+
+
+def _case_options(command: argparse.ArgumentParser) -> None:
+    _size_options(command, profile="paper")
+    command.add_argument(
+        "--size", nargs=2, type=_positive, metavar=("H", "W"), help="of the images; default: the profile's"
+    )
+    command.add_argument("--batch", type=_positive, default=1, metavar="N", help="images at a time (default 1)")
+    command.add_argument("--dtype", choices=("fp32", "bf16"), help="default: the profile's, where the device can")
 
 
 def _bench_options(command: argparse.ArgumentParser) -> None:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from cpm_lib import _torchvision, bench, complexity, presets
-from cpm_lib.bench import comparison, detectors, heatmap_targets, measuring, memory, parts, peer, report
+from cpm_lib.bench import comparison, detectors, heatmap_targets, measuring, memory, parts, peer, report, switches
 from cpm_lib.bench.case import Case, Running, forced
 from cpm_lib.bench.synchronisation import watching
 from cpm_lib.cli import main
 from cpm_lib.environment import has_bfloat16
 from cpm_lib.errors import UserError
-from cpm_lib.model import weight_gradient, winograd
+from cpm_lib.model import winograd
 
 FORM = ["name", "median_s", "repeats", "peak_mb", "flops", "ratio", "against"]
 
@@ -139,10 +139,15 @@ def test_backward_costs_twice_what_is_trained_forward() -> None:
     assert counter.get_total_flops() == 2 * (8 * 4 * 49 * 3)
 
 
-def test_fast_paths_are_off_only_while_counting() -> None:
-    with measuring.plain_operations():
-        assert not (_torchvision.FAST_CPU or winograd.ENABLED or weight_gradient.ENABLED)
-    assert _torchvision.FAST_CPU and winograd.ENABLED and weight_gradient.ENABLED
+def test_fast_paths_are_off_only_inside() -> None:
+    def states() -> list[bool]:
+        return [getattr(module, switch) for module, switch in switches.SWITCHES.values()]
+
+    with switches.without():
+        assert not any(states())
+    with switches.without(["Winograd"]):
+        assert not winograd.ENABLED and sum(states()) == len(states()) - 1
+    assert all(states())
 
 
 def test_waits_for_a_gpu() -> None:
@@ -301,6 +306,15 @@ def test_precision() -> None:
     assert case(precision="bf16").bf16 and not case(precision="fp32").bf16
     config = presets.get("cpm", "quick")
     assert forced(config, "inference", 5).bf16 == has_bfloat16(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("work", ["inference", "training"])
+def test_fast_paths_one_by_one(work: str, capsys: pytest.CaptureFixture[str]) -> None:
+    content = result(capsys, "paths", "--work", work, "--profile", "smoke", "--rois", "4", "--repeats", "1")
+    first, *others = content["rows"]
+    assert first["name"] == "all fast paths" and first["ratio"] is None
+    assert [row["name"] for row in others] == [*(f"without {name}" for name in switches.SWITCHES), "without any"]
+    assert all(row["ratio"] > 0 and row["against"] == "all fast paths" for row in others)
 
 
 @pytest.mark.parametrize("axis", ["rois", "stages", "batch", "area"])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from cpm_lib.bench.data_loading import loading
 from cpm_lib.bench.detectors import own_settings, sweep, versus
+from cpm_lib.bench.fast_paths import paths
 from cpm_lib.bench.heatmap_targets import targets
 from cpm_lib.bench.measuring import threads
 from cpm_lib.bench.records import record
 
-__all__ = ["loading", "own_settings", "record", "sweep", "targets", "threads", "versus"]
+__all__ = ["loading", "own_settings", "paths", "record", "sweep", "targets", "threads", "versus"]

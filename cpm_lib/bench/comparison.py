@@ -17,6 +17,7 @@ from torch import nn
 
 from cpm_lib.bench import measuring, memory, parts
 from cpm_lib.bench.case import Case, Running
+from cpm_lib.bench.switches import without
 from cpm_lib.bench.synchronisation import watching, watching_cuda
 from cpm_lib.errors import UserError
 from cpm_lib.model import CPMRCNN, Detector
@@ -162,7 +163,7 @@ def examine(running: Running, calls: Sequence[measuring.Call] = ()) -> Examined:
     counter = measuring.flop_counter()
     try:
         observed = measuring.divided(calls, counter.get_total_flops)
-        with measuring.plain_operations(), watch() as waits, counter, observed as part_flops:
+        with without(), watch() as waits, counter, observed as part_flops:
             if case.work == "training":
                 running.backward(running.forward())
             else:

@@ -12,10 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cpm_lib import _torchvision
 from cpm_lib.bench.case import Running
 from cpm_lib.complexity import UNKNOWN_TO_TORCH, deform_conv_flops
-from cpm_lib.model import weight_gradient, winograd
 from cpm_lib.progress import progress
 
 T = TypeVar("T")
@@ -178,17 +176,6 @@ _COUNTED: dict[Any, Callable[..., int]] = {
     torch.ops.torchvision._roi_align_backward: _roi_align_backward_flops,
     torch.ops.torchvision._deform_conv2d_backward: _deform_conv_backward_flops,
 }
-
-
-@contextlib.contextmanager
-def plain_operations() -> Iterator[None]:
-    """No fast path for the CPU, which may take more operations to do the same in less time."""
-    before = _torchvision.FAST_CPU, winograd.ENABLED, weight_gradient.ENABLED
-    _torchvision.FAST_CPU = winograd.ENABLED = weight_gradient.ENABLED = False
-    try:
-        yield
-    finally:
-        _torchvision.FAST_CPU, winograd.ENABLED, weight_gradient.ENABLED = before
 
 
 def flop_counter() -> FlopCounterMode:

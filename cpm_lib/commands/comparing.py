@@ -98,6 +98,17 @@ def bench_detectors(args: argparse.Namespace) -> None:
     _bench_result(args, content)
 
 
+def bench_paths(args: argparse.Namespace) -> None:
+    config = wanted_config(args)
+    _check_record(args)
+    from cpm_lib import bench
+
+    options: dict[str, Any] = {"size": args.size and tuple(args.size), "batch": args.batch, "precision": args.dtype}
+    with bench.threads(args.threads):
+        content = bench.paths(config, args.work, rois=args.rois, repeats=args.repeats, **options)
+    _bench_result(args, content)
+
+
 def bench_targets(args: argparse.Namespace) -> int:
     config = wanted_config(args)
     _check_record(args)

@@ -13,7 +13,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from cpm_lib.config import BackboneConfig
 from cpm_lib.errors import UserError
-from cpm_lib.model.weight_gradient import LargeMapConv, adopt
+from cpm_lib.model.fast_convs import LargeMapConv, adopt
 
 STRIDES = (4, 8, 16, 32, 64)
 """Strides of P2..P6; the RoI heads use P2..P5, the proposals all five."""

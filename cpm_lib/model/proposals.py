@@ -12,10 +12,10 @@ from cpm_lib import boxes as box_ops
 from cpm_lib._torchvision import Matcher, RPNHead
 from cpm_lib.config import Config
 from cpm_lib.model.backbone import STRIDES
+from cpm_lib.model.fast_convs import adopt
 from cpm_lib.model.losses import Mean, box_loss, objectness_loss
 from cpm_lib.model.regions import Batch, Regions, concatenate, ground_truth
 from cpm_lib.model.sampling import Sampling
-from cpm_lib.model.weight_gradient import adopt
 
 _UNIT_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 

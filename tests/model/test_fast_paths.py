@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from cpm_lib import _torchvision, presets
+from cpm_lib.bench import switches
 from cpm_lib.bench.case import Running, forced
 from cpm_lib.config import Config
-from cpm_lib.model import backbone, weight_gradient, winograd
+from cpm_lib.model import backbone, fast_convs, strided_gradient, winograd
 
 # Narrow, but for the grid branch, whose width decides about its convolutions.
 SETTINGS = {
@@ -28,18 +29,12 @@ def config() -> Config:
     return presets.get("cpm", "smoke").override(SETTINGS)
 
 
-def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_torchvision, "FAST_CPU", False)
-    monkeypatch.setattr(backbone, "FOLD_AFFINES", False)
-    monkeypatch.setattr(winograd, "ENABLED", False)
-    monkeypatch.setattr(weight_gradient, "ENABLED", False)
-
-
 def test_detections_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast_convs, "SMALL_MAPS_TILES", 1)
     running = Running(forced(config(), "inference", 12, size=(64, 96)))
     (fast,) = running.detect()
-    plain(monkeypatch)
-    (slow,) = running.detect()
+    with switches.without():
+        (slow,) = running.detect()
     assert fast.keys() == slow.keys() and len(fast["boxes"]) == 12
     assert torch.equal(fast["labels"], slow["labels"])
     distance = (fast["stage_boxes"] - slow["stage_boxes"]).abs()
@@ -49,11 +44,12 @@ def test_detections_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_losses_and_gradients_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Wide enough for products of matrices, and such a processor; and no number of tiles too small for Winograd's way.
+    # Such a processor, and no map too small.
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    monkeypatch.setattr(winograd, "MIN_TILES", 1)
-    wide = config().override({"backbone.fpn_channels": 64})
-    used = {winograd.winograd_weight_gradient: 0, weight_gradient.weight_gradient: 0}
+    monkeypatch.setattr(fast_convs, "SMALL_MAPS_TILES", 1)
+    monkeypatch.setattr(fast_convs, "LARGE_MAPS_PIXELS", 1)
+    wide = config().override({"backbone.fpn_channels": 128})
+    used = {winograd.winograd_weight_gradient: 0, strided_gradient.strided_weight_gradient: 0}
     for function in used:
 
         def counted(*arguments: Any, function: Any = function) -> torch.Tensor:
@@ -63,15 +59,15 @@ def test_losses_and_gradients_agree(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys.modules[function.__module__], function.__name__, counted)
 
     def step() -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-        running = Running(forced(wide, "training", 4, size=(96, 128)))
+        running = Running(forced(wide, "training", 4, size=(64, 96)))
         losses = running.step()
         gradients = {name: p.grad for name, p in running.model.named_parameters() if p.grad is not None}
         return {name: float(loss.detach()) for name, loss in losses.items()}, gradients
 
     losses, gradients = step()
     assert all(used.values())
-    plain(monkeypatch)
-    plain_losses, plain_gradients = step()
+    with switches.without():
+        plain_losses, plain_gradients = step()
     assert losses == pytest.approx(plain_losses, rel=1e-5, abs=1e-7)
     assert gradients.keys() == plain_gradients.keys()
     for name, gradient in plain_gradients.items():

@@ -10,29 +10,46 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cpm_lib.model import winograd
-from cpm_lib.model.winograd import SmallMapConv
+from cpm_lib.model.fast_convs import _FastBackward
+
+BLOCKS = st.sampled_from([1, 3, 256])
+"""Tiles at a time: part of a row, rows, all."""
 
 
-@given(st.integers(1, 3), st.integers(1, 13), st.integers(1, 13), st.integers(1, 5), st.integers(1, 5), st.booleans())
-def test_equals_the_definition(rois: int, height: int, width: int, inputs: int, outputs: int, biased: bool) -> None:
+@given(
+    st.integers(1, 3),
+    st.integers(1, 13),
+    st.integers(1, 13),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.booleans(),
+    BLOCKS,
+)
+def test_equals_the_definition(
+    rois: int, height: int, width: int, inputs: int, outputs: int, biased: bool, block: int
+) -> None:
     generator = torch.Generator().manual_seed(height * 100 + width)
     maps = torch.randn(rois, inputs, height, width, generator=generator)
     weight = torch.randn(outputs, inputs, 3, 3, generator=generator)
     bias = torch.randn(outputs, generator=generator) if biased else None
     exact = F.conv2d(maps.double(), weight.double(), None if bias is None else bias.double(), padding=1)
-    found = winograd.winograd(maps, weight, bias)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "_BLOCK", block)
+        found = winograd.winograd(maps, weight, bias)
     assert found.shape == exact.shape
     assert (found - exact).abs().max() <= 2e-5 * exact.abs().max() + 1e-6
 
 
-@given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
-def test_gradients_equal_those_of_the_definition(rois: int, height: int, width: int) -> None:
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 13), BLOCKS)
+def test_gradients_equal_those_of_the_definition(rois: int, height: int, width: int, block: int) -> None:
     generator = torch.Generator().manual_seed(height * 100 + width)
     shapes = ((rois, 3, height, width), (4, 3, 3, 3), (4,), (rois, 4, height, width))
     *values, gradient = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
     exact = torch.autograd.grad(F.conv2d(*(own := leaves(values)), padding=1), own, gradient)
     single = leaves([value.float() for value in values])
-    found = torch.autograd.grad(winograd._FastBackward.apply(*single), single, gradient.float())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "_BLOCK", block)
+        found = torch.autograd.grad(_FastBackward.apply(*single, 1), single, gradient.float())
     for fast, wanted in zip(found, exact, strict=True):
         assert (fast - wanted).abs().max() <= 2e-5 * wanted.abs().max() + 1e-5
 
@@ -48,22 +65,3 @@ def test_one_tile_by_hand() -> None:
     shift[0, 0, 1, 0] = 1.0
     wanted = [[0.0, 0.0, 1.0, 2.0], [0.0, 4.0, 5.0, 6.0], [0.0, 8.0, 9.0, 10.0], [0.0, 12.0, 13.0, 14.0]]
     torch.testing.assert_close(winograd.winograd(maps, shift, None)[0, 0], torch.tensor(wanted))
-
-
-def test_only_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    maps = torch.randn(24, 256, 7, 7)
-    conv = SmallMapConv(256, 256, 3, padding=1)
-    with torch.no_grad():
-        assert conv.suits(maps)
-        assert not conv.suits(maps[:0]) and not conv.suits(maps.double())
-        assert not conv.suits(maps[1:]), "the filters' transformation costs more"
-        assert not SmallMapConv(256, 256, 3, padding=1, stride=2).suits(maps)
-        assert not SmallMapConv(256, 256, 3, padding=2, dilation=2).suits(maps)
-        assert not SmallMapConv(256, 72, 3, padding=1).suits(maps)
-        with torch.autocast("cpu", torch.bfloat16):
-            assert not conv.suits(maps)
-        fast = conv(maps)
-        monkeypatch.setattr(winograd, "ENABLED", False)
-        direct = conv(maps)
-        assert (fast - direct).abs().max() <= 2e-5 * direct.abs().max()
-    assert conv.suits(maps), "with a gradient, too"
