@@ -21,9 +21,6 @@ FUNCTION_LINES = 5
 MOST_SECONDS = {"smoke": 120, "quick": 300}
 """More than this no chapter may ask for: a clean `make book` takes ten minutes on two cores."""
 
-UNCHECKED = ("08_speed", "12_report")
-"""Chapters whose solutions nothing runs."""
-
 # A path of one machine; what stands after a letter, a dot or a quoted variable is not absolute.
 ABSOLUTE = re.compile(r"(?<![\w.~$}/:<-])/(?:home|root|Users|tmp|work|mnt|opt|var|usr)\b|\b[A-Z]:\\+\w")
 
@@ -68,13 +65,15 @@ def test_parameters_default_to_the_smallest_size(path: Path) -> None:
 
 @each_notebook
 def test_pictures_have_words(path: Path) -> None:
-    """A cell that makes a figure carries its alternative text, else the page gets a hash."""
+    """A cell that makes a figure carries its alternative text, else the page gets a hash, and says what to see."""
     for cell, source in code_cells(path):
+        shown = cell["metadata"].get("mystnb", {})
+        assert ("image" in shown) == bool(shown.get("figure", {}).get("caption")), source
         if "plt.show(" in source or ".savefig(" in source or "figures." in source:
-            assert cell["metadata"].get("mystnb", {}).get("image", {}).get("alt"), source
+            assert shown.get("image", {}).get("alt"), source
 
 
-@pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS if path.stem not in UNCHECKED])
+@pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS])
 def test_solutions_of_exercises_are_checked(name: str) -> None:
     """The chapter runs what its folded solutions say, so a solution cannot go stale."""
     cells = code_cells(ROOT / f"notebooks/{name}.ipynb")

@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cpm_lib import presets
-from cpm_lib.ablation import diagnosis, joint, joint_record, outside, paired, paired_record, paired_rows, speed
+from cpm_lib.ablation import (
+    augmented,
+    diagnosis,
+    joint,
+    joint_record,
+    outside,
+    paired,
+    paired_record,
+    paired_rows,
+    speed,
+)
 from cpm_lib.ablation.setting import Setting, record_id, unusual
 from cpm_lib.errors import UserError
 from cpm_lib.ledger import Record
@@ -123,6 +133,10 @@ SPEED = Source("speed", lambda setting, _: [speed.record(setting)], False, "10 C
 OUTSIDE = Source(
     "outside", lambda setting, seeds: [outside.record(setting, seeds)], False, "2 trainings per seed",
     lambda profile: {"": unusual(presets.get("faster", profile))},
+)  # fmt: skip
+AUGMENTED = Source(
+    "augmented", _each(augmented.record), True, "a training of cpm and 10 CPU min per seed",
+    lambda profile: {"": unusual(presets.get("cpm", profile))},
 )  # fmt: skip
 _STAGE1 = Shown("stage 1", "rows.falling1-cls", "table4.three-stages-stage1")
 
@@ -244,6 +258,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
             "table7", "Table 7", (), tuple(Shown(name, "", f"table7.{paper}") for name, paper in _TABLE7.items()),
             columns={name: name for name in ("AP", "AP50", "AP75", "APS", "APM", "APL")},
             quoted="quoted, not run: COCO test-dev",
+        ),
+        Experiment(
+            "augmented", "Table 7, Sec. 4.2.1", (AUGMENTED,),
+            tuple(Shown(name, f"rows.{name}", "", "augmented") for name in augmented.WAYS),
+            (augmented.CLAIM_ID,),
         ),
         Experiment(
             "table8", "Table 8", (SPEED,),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cpm_lib.ablation import experiments, joint_record, report, tables
-from cpm_lib.claims import count_by_status, read_claims
+from cpm_lib.claims import count_by_status, read_claims, read_words
 from cpm_lib.ledger import LEVELS, Record, Table, get, read_current
 from cpm_lib.text_table import TextTable
 
@@ -57,11 +57,12 @@ def claims_table(*beginnings: str, level: str | None = None, records: Sequence[R
             records say something.
 
     Returns:
-        One row per claim, in the order of `report.entries`: the statement, the paper's numbers, ours over all seeds,
-        the verdict, the records. A claim without a record says why there is no number.
+        One row per claim, in the order of `report.entries`: what it says in plain words and the statement that is
+        tested, the paper's numbers, ours over all seeds, the verdict, the records. A claim without a record says why
+        there is no number.
     """
     chosen = [claim for claim in read_claims() if claim.id.startswith(beginnings)]
-    rows = []
+    rows, words = [], read_words()
     wanted = {claim.id: level or claim.tolerance.level for claim in chosen}
     for entry in report.entries(read_current() if records is None else records, chosen):
         if entry["level"] != wanted[entry["id"]] and (entry["level"] or level):
@@ -73,7 +74,8 @@ def claims_table(*beginnings: str, level: str | None = None, records: Sequence[R
         printed = [f"{name} {report.number(value)}" for name, value in paper.items() if value is not None]
         measured = [f"{name} {_over_seeds(same)}" for name, same in by_part.items() if "difference" in same[0]]
         numbers = ["\n".join(lines) or "–" for lines in (printed, measured)]
-        rows.append([entry["form"], *numbers, entry["status"], _records(entry["parts"])])
+        statement = "\n".join(filter(None, (words.get(entry["id"]), entry["form"])))
+        rows.append([statement, *numbers, entry["status"], _records(entry["parts"])])
     meaning = f"Evidence {level}: {LEVELS[level]}. " if level else ""
     caption = (
         f"{meaning}Ours: mean over seeds (of times: over repeats), within the lowest and the highest end of their 95 % "

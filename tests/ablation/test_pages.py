@@ -6,7 +6,7 @@ import pytest
 
 from cpm_lib import ledger
 from cpm_lib.ablation import pages
-from cpm_lib.claims import read_claims
+from cpm_lib.claims import read_claims, read_words
 from cpm_lib.errors import UserError
 
 
@@ -26,7 +26,9 @@ def record(seed: int, value: float) -> ledger.Record:
 
 def test_seeds_of_a_claim_share_a_line() -> None:
     table = pages.claims_table("table4.stage2-over-stage1", records=[record(0, 1.0), record(1, 2.0)])
-    ((_, paper, ours, verdict, where),) = table.rows
+    ((statement, paper, ours, verdict, where),) = table.rows
+    words, form = statement.split("\n")
+    assert words == read_words()["table4.stage2-over-stage1"] and "stage 2" in form
     lines = ours.replace("\N{NO-BREAK SPACE}", " ").split("\n")
     assert lines == [f"{part} +1.50 [0.50, 2.50]" for part in ("AP", "APS", "APM", "APL", "AP90")]
     assert paper.replace("\N{NO-BREAK SPACE}", " ").split("\n")[:2] == ["AP 0.8", "APS 0.2"]
