@@ -32,7 +32,7 @@ class SmallMapConv(nn.Conv2d):
     def suits(self, input: Tensor) -> bool:
         wide = min(self.in_channels, self.out_channels) >= SMALL_MAPS_CHANNELS
         usual = _usual(self, input) and self.stride == (1, 1)
-        return usual and wide and winograd.tiles(input) >= SMALL_MAPS_TILES
+        return usual and wide and winograd.count_tiles(input) >= SMALL_MAPS_TILES
 
 
 class LargeMapConv(nn.Conv2d):

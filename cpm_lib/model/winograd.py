@@ -54,7 +54,7 @@ _OUTPUT = torch.tensor(
 )
 
 
-def tiles(input: Tensor) -> int:
+def count_tiles(input: Tensor) -> int:
     """How many tiles maps [R, C, H, W] have together."""
     return len(input) * math.ceil(input.shape[2] / _TILE) * math.ceil(input.shape[3] / _TILE)
 
