@@ -135,7 +135,7 @@ OUTSIDE = Source(
     lambda profile: {"": unusual(presets.get("faster", profile))},
 )  # fmt: skip
 AUGMENTED = Source(
-    "augmented", _each(augmented.record), True, "a training of cpm and 10 CPU min per seed",
+    "augmented", _each(augmented.record), True, "a training of cpm and 15 CPU min per seed",
     lambda profile: {"": unusual(presets.get("cpm", profile))},
 )  # fmt: skip
 _STAGE1 = Shown("stage 1", "rows.falling1-cls", "table4.three-stages-stage1")
