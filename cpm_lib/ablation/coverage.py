@@ -39,7 +39,7 @@ class Place:
         place: as in `PLACES`; about: what it says, in a few words.
         functions: full names, ``cpm_lib.model.fused_score.fuse``; notebooks: without ending.
         tests: ``tests/<file>[::test]``; records: ids, beside those of the experiments and the claims.
-        experiments: names of `cpm ablate`; open: why there is no record, where none can be made here.
+        experiments: names of `cpm ablate`; open: what has no record, and why, where none can be made here.
     """
 
     place: str = ""
@@ -107,8 +107,8 @@ def coverage_table(places: Sequence[Place] | None = None) -> TextTable:
         counts: Counter[str] = Counter(one.status for one in mine if one.claim.kind != "quoted")
         verdicts = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
         commands = " ".join(place.experiments)
-        missing = place.open or (f"no record yet: `cpm ablate {commands}`" if commands else "by tests")
-        evidence = _by_seed(ids) or [missing]
+        missing = f"no record yet: `cpm ablate {commands}`" if commands else "by tests"
+        evidence = [*_by_seed(ids), *([place.open] if place.open else [])] or [missing]
         rows.append(
             [
                 f"{place.place}\n{place.about}",
