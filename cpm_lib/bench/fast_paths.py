@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
 
 from cpm_lib.bench import measuring
@@ -42,7 +41,7 @@ def paths(config: Config, work: Work, *, rois: int | None = None, repeats: int =
     first = passes["all fast paths"]
     rows = [
         {**whole_row(case, timed, found), "name": name}
-        | ({} if timed is first else {"against": "all fast paths", "ratio": _ratio(timed, first)})
+        | ({} if timed is first else {"against": "all fast paths", "ratio": measuring.ratios(timed, first)["ratio"]})
         for name, timed in passes.items()
     ]
     return {
@@ -55,7 +54,3 @@ def paths(config: Config, work: Work, *, rois: int | None = None, repeats: int =
         "rois": case.rois,
         "rows": rows,
     }
-
-
-def _ratio(timed: list[measuring.Pass], first: list[measuring.Pass]) -> float:
-    return statistics.median(a.wall / b.wall for a, b in zip(timed, first, strict=True))

@@ -11,10 +11,8 @@ from torch.nn import functional as F
 from cpm_lib.model import strided_gradient
 
 
-@given(
-    st.integers(1, 3), st.integers(1, 17), st.integers(1, 17), st.sampled_from([1, 2]), st.sampled_from([8, 60, 999])
-)
-def test_equals_the_definition(images: int, height: int, width: int, stride: int, block: int) -> None:
+@given(st.integers(1, 3), st.integers(1, 17), st.integers(1, 17), st.sampled_from([8, 60, 999]))
+def test_equals_the_definition(images: int, height: int, width: int, block: int) -> None:
     generator = torch.Generator().manual_seed(height * 100 + width)
     maps = torch.randn(images, 3, height, width, generator=generator, dtype=torch.float64)
     results = F.conv2d(maps, torch.zeros(2, 3, 3, 3, dtype=torch.float64), stride=2, padding=1)

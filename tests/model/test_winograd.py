@@ -40,6 +40,13 @@ def test_equals_the_definition(
     assert (found - exact).abs().max() <= 2e-5 * exact.abs().max() + 1e-6
 
 
+def test_parts_of_many_maps_are_as_each_alone() -> None:
+    maps, weight = torch.randn(40, 3, 14, 14), torch.randn(2, 3, 3, 3)
+    together = winograd.winograd(maps, weight, None)
+    alone = torch.cat([winograd.winograd(one[None], weight, None) for one in maps])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+
+
 @given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 13), BLOCKS)
 def test_gradients_equal_those_of_the_definition(rois: int, height: int, width: int, block: int) -> None:
     generator = torch.Generator().manual_seed(height * 100 + width)
