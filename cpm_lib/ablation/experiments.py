@@ -17,6 +17,7 @@ from cpm_lib.ablation import (
     paired,
     paired_record,
     paired_rows,
+    precision,
     speed,
 )
 from cpm_lib.ablation.setting import Setting, record_id, unusual
@@ -134,6 +135,9 @@ OUTSIDE = Source(
     "outside", lambda setting, seeds: [outside.record(setting, seeds)], False, "2 trainings per seed",
     lambda profile: {"": unusual(presets.get("faster", profile))},
 )  # fmt: skip
+PRECISION = Source(
+    "precision", lambda setting, _: [precision.record(setting)], False, "10 CPU min without bfloat16 instructions", None
+)
 AUGMENTED = Source(
     "augmented", _each(augmented.record), True, "a training of cpm and 15 CPU min per seed",
     lambda profile: {"": unusual(presets.get("cpm", profile))},
@@ -335,6 +339,10 @@ EXPERIMENTS: Mapping[str, Experiment] = {
                 for name, key in (("trunk, by ours", "trunk, ours"), ("trunk, by torchvision", "trunk, torchvision"),
                                   ("trained, ours", "ours"), ("trained, torchvision", "torchvision"))
             ),
+        ),
+        Experiment(
+            "precision", "check of ours", (PRECISION,),
+            tuple(Shown(name, f"rows.{name}", "", "precision") for name in ("float32", "bfloat16")),
         ),
         Experiment(
             "oracles", "Abstract", (DIAGNOSIS,), _diagnosed(_ORACLES, "last.oracles."), ("abstract.",),

@@ -100,12 +100,15 @@ def bench_detectors(args: argparse.Namespace) -> None:
 
 def bench_paths(args: argparse.Namespace) -> None:
     config = wanted_config(args)
+    if args.compile and args.work == "training":
+        raise UserError("--compile is for detecting; add --work inference")
     _check_record(args)
     from cpm_lib import bench
 
     options: dict[str, Any] = {"size": args.size and tuple(args.size), "batch": args.batch, "precision": args.dtype}
     with bench.threads(args.threads):
-        content = bench.paths(config, args.work, rois=args.rois, repeats=args.repeats, **options)
+        options |= {"rois": args.rois, "repeats": args.repeats, "compiled": args.compile}
+        content = bench.paths(config, args.work, **options)
     _bench_result(args, content)
 
 

@@ -67,6 +67,7 @@ def train(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     from cpm_lib import evaluation
+    from cpm_lib.model import compile_backbone
     from cpm_lib.training import checkpoint, distributed, sharding
 
     if args.tta and args.stages == "all":
@@ -82,6 +83,8 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.rois is not None:
         overrides["conventions.rois_at_test"] = args.rois or None
     model = checkpoint.load(args.checkpoint, device=device, overrides=overrides)
+    if args.compile:
+        compile_backbone(model)
     gamma = card.config.scoring.gamma if args.gamma is None else args.gamma
     passes: dict[str, Any] = {"batch_size": args.batch, "device": device, "workers": _workers(args, device)}
     if args.tta:
@@ -123,6 +126,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def detect(args: argparse.Namespace) -> None:
     from cpm_lib import detect as pictures
+    from cpm_lib.model import compile_backbone
     from cpm_lib.training import checkpoint, distributed
 
     files = pictures.find(args.images)
@@ -130,6 +134,8 @@ def detect(args: argparse.Namespace) -> None:
     device = distributed.start(args.device)
     overrides = {} if args.gamma is None else {"scoring.gamma": args.gamma}
     model = checkpoint.load(args.checkpoint, device=device, overrides=overrides)
+    if args.compile:
+        compile_backbone(model)
     results = pictures.detect(model, card.classes, files, Path(args.out), score=args.score, device=device)
     count = sum(len(result["detections"]) for result in results)
     print(f"{count} objects with score >= {args.score} in {len(files)} pictures: {args.out}")

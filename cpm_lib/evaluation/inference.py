@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ def predict(
     device: torch.device | str | None = None,
     workers: int = 0,
     indices: Sequence[int] | None = None,
+    precision: Literal["fp32", "bf16"] | None = None,
 ) -> list[Detection]:
     """Detections of every image of a `DetectionDataset`, in its order, on the CPU.
 
@@ -33,10 +34,12 @@ def predict(
         device: where to compute, e.g. "cuda"; the model is moved there. Default: where the model is.
         workers: processes that read images; 0 reads in this one.
         indices: positions of the images to look at, in this order; default: all.
+        precision: compute in this one, "bf16" also where the device is not made for it and takes long; default: the
+            model's solver precision as far as the device is made for it.
 
     Returns:
         Per image what the model returns (boxes [N,4] xyxy in original pixels, labels, scores and parts; floats as
-        float32) and `image_id`. Computed in the model's solver precision.
+        float32) and `image_id`.
     """
     if device is None:
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
@@ -45,7 +48,10 @@ def predict(
     config = getattr(model, "config", None)
     solver = getattr(config, "solver", None)
     plus_one = getattr(getattr(config, "conventions", None), "pixel_plus_one", False)
-    autocast = environment.autocast(device, getattr(solver, "precision", "fp32"))
+    if precision is None:
+        autocast = environment.autocast(device, getattr(solver, "precision", "fp32"))
+    else:
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     training = model.training
     model.eval()
     detections: list[Detection] = []

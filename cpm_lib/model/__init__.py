@@ -5,12 +5,13 @@ from __future__ import annotations
 from cpm_lib import presets
 from cpm_lib.config import Config
 from cpm_lib.model.cascade_rcnn import CascadeRCNN
+from cpm_lib.model.compiling import compile_backbone
 from cpm_lib.model.cpm_rcnn import CPMRCNN
 from cpm_lib.model.detector import Detector
 from cpm_lib.model.faster_rcnn import FasterRCNN
 from cpm_lib.model.grid_rcnn import GridRCNN
 
-__all__ = ["CPMRCNN", "CascadeRCNN", "Detector", "FasterRCNN", "GridRCNN", "build_model"]
+__all__ = ["CPMRCNN", "CascadeRCNN", "Detector", "FasterRCNN", "GridRCNN", "build_model", "compile_backbone"]
 
 _DETECTORS: dict[str, type[Detector]] = {
     "cpm": CPMRCNN,

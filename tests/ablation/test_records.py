@@ -149,7 +149,8 @@ def test_a_switch_at_test_needs_one_training(setting: Setting, results: Path) ->
     assert len(list(folder.glob("rows-*.json"))) == 2
 
 
-def test_speed(setting: Setting, results: Path) -> None:
+def test_speed(setting: Setting, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "REPEATS", 2)
     record = speed.record(setting)
     assert (record.id, record.level, record.profile) == ("speed-smoke", "E0", "smoke")
     parts = decided(record)

@@ -70,8 +70,17 @@ class Shown:
             self.root.get_by_label(label, exact=True).press(key)
 
 
+@pytest.fixture(scope="module")
+def audited() -> set[str]:
+    """Explorers of this file, with the options of their page, whose faults for people with disabilities are known.
+
+    Once is enough, for it takes longer than most tests; the book's pages are looked at after they were moved.
+    """
+    return set()
+
+
 @pytest.fixture
-def show(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Shown]]:
+def show(browser: Any, tmp_path: Path, audited: set[str]) -> Iterator[Callable[..., Shown]]:
     """``show(explorer)``: open it from disk; afterwards no error, no request, and no serious fault may be left."""
     faults: list[str] = []
     contexts, running = [], []
@@ -81,7 +90,9 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Shown]]:
         context = browser.new_context(**{"viewport": {"width": 1000, "height": 900}, **options})
         contexts.append(context)
         page = context.new_page()
-        if options.get("java_script_enabled", True):
+        kind = f"{explorer.name} {sorted(options.items())}"
+        if options.get("java_script_enabled", True) and kind not in audited:
+            audited.add(kind)
             running.append(page)
         page.on("console", lambda event: faults.append(event.text) if event.type == "error" else None)
         page.on("pageerror", lambda error: faults.append(str(error)))
