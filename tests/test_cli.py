@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+import cpm_lib.model
 from cpm_lib.cli import main
 from cpm_lib.detect import _names
 from cpm_lib.training import checkpoint
@@ -220,6 +221,20 @@ def test_detect_with_another_gamma(run: Path, pictures: Path, tmp_path: Path) ->
     assert all(each["score"] == pytest.approx(each["rsm_score"]) for each in found)
 
 
+@pytest.mark.parametrize("command", ["eval", "detect"])
+def test_compiling_is_asked_for(
+    run: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    compiled: list[str] = []
+    # Compiling itself takes minutes; `tests/model/test_compiling.py` is about it.
+    monkeypatch.setattr(cpm_lib.model, "compile_backbone", lambda model: compiled.append(model.config.preset))
+    rest = {"eval": ["--data", "shapes:smoke:val"], "detect": [str(pictures), "--out", str(tmp_path / "out")]}
+    assert main([command, str(run), *rest[command]]) == 0
+    assert not compiled
+    assert main([command, str(run), *rest[command], "--compile"]) == 0
+    assert compiled == ["cpm"]
+
+
 def test_pictures_by_glob_and_with_the_same_name(run: Path, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "a.png").write_bytes((pictures / "a.png").read_bytes())
@@ -272,6 +287,7 @@ def test_mistakes_come_before_a_measurement(tmp_path: Path, mistake: Callable[..
     small = ["bench", "inference", "--profile", "smoke"]
     assert "--sweep has no other side" in mistake(*small, "--sweep", "rois", "--own-settings")
     assert "faster has no grid stages" in mistake(*small, "--preset", "faster", "--sweep", "stages")
+    assert "--compile is for detecting" in mistake("bench", "paths", "--profile", "smoke", "--compile")
     assert "record id 'Big Words'" in mistake(*small, "--record", "Big Words")
     assert f"{tmp_path}: cannot be written (it is a folder)" in mistake(*small, "--json", tmp_path)
     (tmp_path / "file").write_text("")
