@@ -173,8 +173,8 @@ function explorer(kit, data) {
       },
     });
   }
-  const wide = kit.slider("width of intervals", {
-    min: 0.25, max: 4, step: 0.25, value: 1, show: (value) => `${text(value)}\u00a0×`,
+  const wide = kit.slider("width factor", {
+    min: 0.25, max: 4, step: 0.25, value: 1,
     change: (value) => {
       factor = value;
       show();

@@ -144,7 +144,7 @@ def test_sliders_change_the_verdict_and_say_whose_it_is(shown: Shown) -> None:
     assert said(shown) == "partly"
     assert "Your setting, not the register's: min 0.30 instead of 0." in shown.numbers
     assert "The register says: reproduced." in shown.numbers
-    shown.slide("width of intervals", 2)
+    shown.slide("width factor", 2)
     assert items.nth(0).inner_text() == "AP, seed 0: low −0.10 < 0 and high 1.10 > 0: open"
     assert said(shown) == "not resolved"
     assert "intervals 2.00 times as wide as measured" in shown.numbers
@@ -155,7 +155,7 @@ def test_sliders_change_the_verdict_and_say_whose_it_is(shown: Shown) -> None:
 
 
 def test_keys_choose_and_move(shown: Shown) -> None:
-    shown.press("width of intervals", "ArrowLeft")
+    shown.press("width factor", "ArrowLeft")
     assert "intervals 0.75 times as wide" in shown.numbers
     before = shown.root.locator(".cpm-about").inner_text()
     shown.press("claim", "ArrowDown")
