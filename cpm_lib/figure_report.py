@@ -1,4 +1,4 @@
-"""Figures of the last chapters: IoU under both pixel conventions, and how the claims stand."""
+"""Figures of the last chapters: IoU under both pixel conventions, how the claims stand, and why one stands so."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from matplotlib.ticker import MaxNLocator
 
 from cpm_lib import boxes as box_ops
 from cpm_lib import figure_style as draw
+from cpm_lib.ablation.verdict import Judged, Outcome
 from cpm_lib.claims import Claim
 from cpm_lib.config import Config
-from cpm_lib.figure_style import QUIET, SERIES, style
+from cpm_lib.figure_style import GROUND_TRUTH, INK, QUIET, SERIES, style
 
 VERDICTS: Mapping[str, tuple[str, str]] = {
     "reproduced": ("#008060", ""),
@@ -25,6 +26,13 @@ VERDICTS: Mapping[str, tuple[str, str]] = {
     "not run": ("#ffffff", ""),
 }
 """Verdict -> colour and hatch."""
+OUTCOME_COLOURS: Mapping[Outcome, str] = {
+    "holds": SERIES[2],
+    "sign only": SERIES[0],
+    "open": QUIET,
+    "other side": SERIES[1],
+}
+"""Outcome of one part -> colour."""
 
 
 def verdicts(claims: Iterable[Claim]) -> Figure:
@@ -55,6 +63,41 @@ def verdicts(claims: Iterable[Claim]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("claims (one made at several places counts at each)")
         figure.legend(loc="outside upper center", ncols=len(VERDICTS))
+    return figure
+
+
+def intervals(judged: Judged) -> Figure:
+    """The interval of each part of one claim, coloured and named by its outcome, the paper's numbers as diamonds, and
+    shaded where the tolerance asks the whole interval to lie.
+
+    Args:
+        judged: with at least one part.
+    """
+    tolerance = judged.claim.tolerance
+    paper: Mapping[str, Any] = judged.claim.values
+    parts = sorted(judged.parts, key=lambda part: list(paper).index(part[1]))
+    with style():
+        figure = draw.card(8.4, 1.0 + 0.3 * len(parts))
+        axes = figure.subplots()
+        for line, (_, part, quantity, outcome) in enumerate(parts):
+            look: Any = {"color": OUTCOME_COLOURS[outcome], "linewidth": 2, "markersize": 9}
+            axes.plot([quantity["low"], quantity["high"]], [line, line], "|-", **look)
+            axes.plot([quantity["difference"]], [line], "o", color=OUTCOME_COLOURS[outcome])
+            axes.plot([paper[part]], [line], "D", color=INK, markerfacecolor="none")
+            axes.text(1.01, line, outcome, transform=axes.get_yaxis_transform(), va="center")
+        axes.axvline(0, color=INK, linewidth=1)
+        # The range reaches as far as the axis where the tolerance names no end.
+        far = max(map(abs, axes.get_xlim()))
+        near, end = (tolerance.min, far if tolerance.max is None else tolerance.max)
+        if tolerance.within is not None:
+            near, end = -tolerance.within, tolerance.within
+        low, high = (-end, -near) if tolerance.sign == "-" else (near, end)
+        axes.set_xlim(axes.get_xlim())
+        axes.axvspan(low, high, color=GROUND_TRUTH, alpha=0.15, linewidth=0)
+        axes.set_yticks(range(len(parts)), [f"{part} of {record}" for record, part, *_ in parts])
+        axes.set_ylim(len(parts) - 0.5, -0.5)
+        axes.grid(False, axis="y")
+        axes.set_xlabel("difference with its 95 % interval, diamonds the paper's; shaded: where it has to lie")
     return figure
 
 

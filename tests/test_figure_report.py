@@ -8,8 +8,9 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from cpm_lib.claims import read_claims
-from cpm_lib.figure_report import VERDICTS, iou_by_size, places, verdicts
+from cpm_lib.ablation.verdict import Judged, outcome
+from cpm_lib.claims import Claim, Tolerance, read_claims
+from cpm_lib.figure_report import VERDICTS, intervals, iou_by_size, places, verdicts
 
 
 def test_every_claim_that_a_run_can_decide_is_in_the_bars(root: Path) -> None:
@@ -43,6 +44,28 @@ def test_places_of_a_source(source: str, expected: list[str]) -> None:
 
 def test_without_claims() -> None:
     assert not [bar for container in verdicts([]).axes[0].containers for bar in container]
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "shaded"),
+    [
+        (Tolerance(sign="+", min=0.2, max=0.7), (0.2, 0.7)),
+        (Tolerance(sign="-", min=0.2, max=0.7), (-0.7, -0.2)),
+        (Tolerance(sign="0", within=0.1), (-0.1, 0.1)),
+    ],
+)
+def test_parts_of_a_claim_and_the_range_that_is_asked(tolerance: Tolerance, shaded: tuple[float, float]) -> None:
+    paper = {"AP": 0.4, "AP75": None}
+    claim = Claim("table1.x", "Table 1", "difference", "", "x", paper, tolerance, (), "not run", "")
+    known = {"difference": 0.4, "low": 0.3, "high": 0.5}
+    quantities = {"AP75": dict.fromkeys(known), "AP": known}
+    parts = tuple((f"run-{part}", part, one, outcome(tolerance, one)) for part, one in quantities.items())
+    axes = intervals(Judged(claim, "partly", "E1", parts)).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["AP of run-AP", "AP75 of run-AP75"]
+    assert [text.get_text() for text in axes.texts] == [outcome(tolerance, known), "open"]
+    assert list(axes.lines[0].get_xdata()) == [0.3, 0.5] and list(axes.lines[2].get_xdata()) == [0.4]
+    area = axes.patches[0].get_window_extent().transformed(axes.transData.inverted())
+    assert (area.x0, area.x1) == pytest.approx(shaded)
 
 
 def test_conventions_agree_unless_they_are_mixed() -> None:

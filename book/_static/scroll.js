@@ -1,9 +1,11 @@
-// What scrolls sideways (long lines of code and of outputs, on a narrow screen) can be reached with the keyboard.
+// What scrolls sideways (long lines of code and of outputs, on a narrow screen also wide pictures) can be reached with
+// the keyboard.
 (() => {
-  const nodes = () => document.querySelectorAll("main :is(pre, .output, .pst-scrollable-table-container)");
+  const nodes = () => document.querySelectorAll("main :is(pre, .output, figure, .pst-scrollable-table-container)");
   const reach = () => {
     for (const node of nodes()) {
-      if (node.scrollWidth > node.clientWidth) node.tabIndex = 0;
+      const scrolls = getComputedStyle(node).overflowX !== "visible" && node.scrollWidth > node.clientWidth;
+      if (scrolls) node.tabIndex = 0;
       else node.removeAttribute("tabindex");
     }
   };

@@ -10,6 +10,7 @@ from cpm_lib.explorers.roi_cost import roi_cost
 from cpm_lib.explorers.score_iou import score_iou
 from cpm_lib.explorers.stages import stages
 from cpm_lib.explorers.truncation import truncation
+from cpm_lib.explorers.verdict import verdict
 from cpm_lib.explorers.voting import voting
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "score_iou",
     "stages",
     "truncation",
+    "verdict",
     "voting",
 ]

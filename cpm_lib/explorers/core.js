@@ -84,6 +84,16 @@ function explorerKit(root) {
     return html("fieldset", { class: "cpm-choice" }, html("legend", {}, label), ...inputs);
   }
 
+  /** One of many, in groups: groups are [heading, [[value, words], ...]]. */
+  function menu(label, { groups, value, change }) {
+    const options = groups.map(([heading, entries]) =>
+      html("optgroup", { label: heading }, ...entries.map(([option, words]) => html("option", { value: option }, words))));
+    const select = html("select", { autocomplete: "off", "data-lm-suppress-shortcuts": "true", "aria-label": label }, ...options);
+    select.value = value;
+    select.addEventListener("change", () => change(select.value));
+    return html("label", { class: "cpm-control" }, html("span", {}, label), select);
+  }
+
   function button(label, press) {
     const node = html("button", { type: "button" }, label);
     node.addEventListener("click", press);
@@ -214,7 +224,7 @@ function explorerKit(root) {
   }
 
   return {
-    root, html, svg, set, text, clamp, columns, column, drawing, picture, place, box, slider, choice, button,
+    root, html, svg, set, text, clamp, columns, column, drawing, picture, place, box, slider, choice, menu, button,
     controls, teller, legend, grip, movable, chart, iou,
   };
 }

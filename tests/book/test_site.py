@@ -61,6 +61,9 @@ class Site:
         wide = {visit.name: visit.excess[width] for visit in visits if visit.written and visit.excess[width] > 0}
         assert not wide, "pixels beyond the window"
 
+    def test_figures_are_legible_on_a_phone(self, visits: list[Visit]) -> None:
+        assert not [f"{visit.name}: {fault}" for visit in visits for fault in visit.figures]
+
     def test_every_explorer_answers(self, visits: list[Visit]) -> None:
         assert not [f"{visit.name}: {fault}" for visit in visits for fault in visit.silent]
         assert next(visit for visit in visits if visit.name == "book/index.html").explorers, "the cover has none"

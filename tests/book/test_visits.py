@@ -70,6 +70,23 @@ def test_other_faults_are_noticed(browser: Browser, tmp_path: Path) -> None:
     assert any("contrast" in fault for fault in visit.barriers)
 
 
+@pytest.mark.parametrize(
+    ("box", "picture", "fault"),
+    [
+        ("", "max-width: 100%", "is shown at 3"),
+        ("overflow-x: auto", "", "cannot be scrolled with the keyboard"),
+        ('overflow-x: auto" tabindex="0', "", None),
+    ],
+)
+def test_a_figure_that_a_phone_cannot_show_is_noticed(
+    browser: Browser, tmp_path: Path, box: str, picture: str, fault: str | None
+) -> None:
+    wide = PICTURE.replace("width='9'", "width='900'")
+    body = f'<figure style="margin: 0; {box}"><img alt="a line" style="{picture}" src="{wide}"></figure>'
+    faults = visited(browser, tmp_path, body).figures
+    assert len(faults) == bool(fault) and (fault or "") in "".join(faults)
+
+
 def test_remote_addresses_are_listed_once(tmp_path: Path) -> None:
     one, other = "https://one.test/a.js", "https://other.test/b.css"
     listed = tmp_path / "remote_urls.txt"

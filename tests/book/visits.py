@@ -17,6 +17,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request,
 
 WIDTHS = (1440, 360)
 HEIGHT = 900
+LEGIBLE = 0.6
+"""Of a figure's own size: its words, drawn 14 pixels high, must not get smaller than 8."""
 HASH = re.compile(r"[0-9a-f]{32,}")
 
 _TYPESET = "!window.MathJax || !MathJax.startup || !MathJax.startup.promise || MathJax.startup.promise.then(() => true)"
@@ -28,6 +30,14 @@ _PICTURES = """() => Promise.all([...document.querySelectorAll("main img")].map(
     const shown = await picture.decode().then(() => picture.naturalWidth > 0, () => false);
     return [(picture.getAttribute("src") || "").slice(0, 80), picture.getAttribute("alt") || "", shown];
 }))"""
+# How wide the figures are shown, of their own width, and whether the keyboard reaches what must be scrolled to be seen.
+_FIGURES = """() => [...document.querySelectorAll("main figure:has(> img)")].map((box) => {
+    const [picture, reach] = [box.querySelector("img"), box.scrollWidth - box.clientWidth];
+    box.scrollLeft = 9;
+    const reached = reach <= 0 || (box.tabIndex === 0 && box.scrollLeft > 0);
+    box.scrollLeft = 0;
+    return [picture.getAttribute("src"), box.scrollWidth / picture.naturalWidth, reached];
+})"""
 # What a reader sees of an explorer: its words and its drawings, but not the control that the key was for.
 _SEEN = """(root) => root.innerText + [...root.querySelectorAll("svg, table")].map((node) => node.outerHTML).join("")"""
 # The first of many elements that are alike stand for all: contrast is slow to judge on thousands of them.
@@ -60,6 +70,7 @@ class Visit:
         theme: the colours that the page chose.
         size: bytes of everything that the page loaded; 0 where the browser does not tell (files).
         excess: by window width, by how many pixels the page is wider than the window.
+        figures: those that are too small to read in a narrow window, or that cannot be scrolled there.
         formulas: (in the page, typeset).
         explorers: their number.
     """
@@ -73,6 +84,7 @@ class Visit:
     errors: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
     barriers: list[str] = field(default_factory=list)
 
@@ -101,6 +113,9 @@ def visit_all(browser: Browser, base: str, names: Sequence[str], scheme: Any, sc
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": HEIGHT})
             visit.excess[width] = page.evaluate(_EXCESS)
+            if width == min(WIDTHS):
+                page.evaluate(_SETTLED)
+                visit.figures = [fault for fault in map(_figure_fault, page.evaluate(_FIGURES)) if fault]
             # Each width is photographed once, in another scheme.
             photograph = (width == WIDTHS[0]) == (scheme == "light")
             stem = screens / f"{name.rpartition('/')[2].removesuffix('.html')}-{scheme}-{width}"
@@ -152,6 +167,13 @@ def _picture_fault(picture: tuple[str, str, bool]) -> str:
     if len(words) < 3 or HASH.search(words):
         return f"{source} has no alternative text"
     return "" if shown else f"{source} is not shown"
+
+
+def _figure_fault(figure: tuple[str, float, bool]) -> str:
+    source, share, reached = figure
+    if share < LEGIBLE:
+        return f"{source} is shown at {share:.0%} of its width"
+    return "" if reached else f"{source} cannot be scrolled with the keyboard"
 
 
 def _barriers(page: Page, width: int) -> list[str]:
