@@ -7,6 +7,7 @@ from cpm_lib.explorers.iou_threshold import iou_threshold
 from cpm_lib.explorers.mapping_ratio import mapping_ratio
 from cpm_lib.explorers.nms import nms
 from cpm_lib.explorers.roi_cost import roi_cost
+from cpm_lib.explorers.schedule import schedule
 from cpm_lib.explorers.score_iou import score_iou
 from cpm_lib.explorers.stages import stages
 from cpm_lib.explorers.truncation import truncation
@@ -20,6 +21,7 @@ __all__ = [
     "mapping_ratio",
     "nms",
     "roi_cost",
+    "schedule",
     "score_iou",
     "stages",
     "truncation",
