@@ -2,6 +2,7 @@
 
 from cpm_lib.explorers import live
 from cpm_lib.explorers.component import Explorer
+from cpm_lib.explorers.conventions import conventions
 from cpm_lib.explorers.gamma import gamma
 from cpm_lib.explorers.iou_threshold import iou_threshold
 from cpm_lib.explorers.mapping_ratio import mapping_ratio
@@ -15,6 +16,7 @@ from cpm_lib.explorers.voting import voting
 
 __all__ = [
     "Explorer",
+    "conventions",
     "gamma",
     "iou_threshold",
     "live",
