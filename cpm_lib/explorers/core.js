@@ -187,7 +187,7 @@ function explorerKit(root) {
     return node;
   }
 
-  /** Axes: x and y are {from, to, label, ticks}. Returns the drawing, scales, and a layer to draw in. */
+  /** Axes: x and y are {from, to, label, ticks, show}, show(tick) the words for a tick. Returns the drawing, scales, and a layer to draw in. */
   function chart(label, { width = 420, height = 300, x, y }) {
     const [left, right, top, bottom] = [46, 12, 12, 40];
     const scale = (axis, low, high) => (value) => low + ((value - axis.from) / (axis.to - axis.from)) * (high - low);
@@ -196,11 +196,11 @@ function explorerKit(root) {
     const grid = [
       ...x.ticks.map((tick) => [
         svg("line", { x1: X(tick), x2: X(tick), y1: top, y2: height - bottom, class: "cpm-grid" }),
-        svg("text", { x: X(tick), y: height - bottom + 15, "text-anchor": "middle" }, String(tick)),
+        svg("text", { x: X(tick), y: height - bottom + 15, "text-anchor": "middle" }, (x.show || String)(tick)),
       ]),
       ...y.ticks.map((tick) => [
         svg("line", { x1: left, x2: width - right, y1: Y(tick), y2: Y(tick), class: "cpm-grid" }),
-        svg("text", { x: left - 6, y: Y(tick) + 4, "text-anchor": "end" }, String(tick)),
+        svg("text", { x: left - 6, y: Y(tick) + 4, "text-anchor": "end" }, (y.show || String)(tick)),
       ]),
     ];
     const names = [
