@@ -8,7 +8,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from cpm_lib import commands as run
 from cpm_lib.errors import UserError
@@ -71,8 +71,15 @@ def _complain(text: str, args: argparse.Namespace) -> None:
     sys.stderr.write(f"{who}: {text}\n")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as all other mistakes are."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"cpm: error: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cpm", description="CPM R-CNN: train, evaluate and use the detector.")
+    parser = _Parser(prog="cpm", description="CPM R-CNN: train, evaluate and use the detector.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     command = _command(commands, run.env, "env", "versions, device, threads, git state")

@@ -200,6 +200,9 @@ class Table:
         table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
         return f"{table}\n\n{self.caption}\n" if self.caption else table + "\n"
 
+    def __str__(self) -> str:
+        return self.text()
+
     def text(self) -> str:
         """Columns aligned with spaces."""
         widths = [max(len(line[i]) for line in (self.header, *self.rows)) for i in range(len(self.header))]

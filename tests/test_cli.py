@@ -169,9 +169,30 @@ def test_options_of_the_evaluation(
     for option in ("0", "1"):
         evaluated(capsys, run, "--rois", option)
     assert limits == [None, 1]
+
+
+def test_gamma_without_a_rescoring_module(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trunk = str(root / "data/checkpoints/trunk.safetensors")
+    assert main(["eval", trunk, "--data", "shapes:smoke:val", "--gamma", "0.5"]) == 0
+    assert "faster has no RSM to be weighed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["eval", "run", "--data", "shapes:smoke:val", "--gamma", "2"], "2 is not between 0 and 1; see cpm eval"),
+        (["info", "--preset", "cpm"], "unrecognized arguments: --preset; see cpm --help"),
+        (["bench"], "required: WHAT; see cpm bench --help"),
+    ],
+)
+def test_misunderstood_options_take_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
     with pytest.raises(SystemExit) as refused:
-        main(["eval", str(run), "--data", "shapes:smoke:val", "--gamma", "2"])
+        main(arguments)
+    lines = capsys.readouterr().err.splitlines()
     assert refused.value.code == 2
+    assert len(lines) == 1 and lines[0].startswith("cpm: error: ") and words in lines[0]
 
 
 def test_other_classes_than_the_checkpoint(run: Path, tmp_path: Path, mistake: Callable[..., str]) -> None:
@@ -184,7 +205,9 @@ def test_other_classes_than_the_checkpoint(run: Path, tmp_path: Path, mistake: C
     (tmp_path / "ann.json").write_text(json.dumps(coco))
     source = f"coco:{tmp_path / 'ann.json'},{tmp_path}"
     line = mistake("eval", run, "--data", source)
-    assert "classes differ" in line and "6 (disk" in line and "1 (cat only there)" in line
+    assert (
+        "classes differ" in line and "6 (disk" in line and "1 (cat only there)" in line and "cpm train --init" in line
+    )
     line = mistake(*TRAIN, "--val", source, "--out", tmp_path / "run")
     assert "classes differ: --data" in line and not (tmp_path / "run").exists()
 

@@ -96,7 +96,7 @@ def test_table(tmp_path: Path) -> None:
     result = ledger.table(["cpm-quick", "grid"], {"AP": "metrics.AP", "gain": "differences.gain"}, folder=tmp_path)
     assert result.rows == [["cpm-quick", "41.3", "+2.0 [1.3, 2.8]"], ["grid", "38.0", "+2.0 [1.3, 2.8]"]]
     assert "E1: shapes" in result.caption
-    assert result.text().splitlines()[1] == "cpm-quick  41.3  +2.0 [1.3, 2.8]"
+    assert str(result).splitlines()[1] == "cpm-quick  41.3  +2.0 [1.3, 2.8]"
     assert "<td>41.3</td>" in result._repr_html_()
     assert "| cpm-quick | 41.3 |" in result._repr_markdown_()
 

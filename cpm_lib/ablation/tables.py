@@ -34,15 +34,16 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     if found["rows"]:
         columns = list(found["rows"][0]["ours"])
         digits = 1 if "AP" in columns else 3
+        theirs = "    paper, COCO" if "AP" in columns else "    paper"
         seeds = max(row["seeds"] for row in found["rows"])
-        table = [[f"mean of {seeds} seeds" if seeds > 1 else "", *columns]]
+        table = [[f"mean ± sd of {seeds} seeds" if seeds > 1 else "", *columns]]
         for row in found["rows"]:
             if found["quoted"]:
                 table.append([row["name"], *(number(row["paper"].get(column)) for column in columns)])
                 continue
-            table.append([row["name"], *(_shown(row["ours"][column], digits) for column in columns)])
+            table.append([row["name"], *(_shown(row["ours"][column], digits, row["sd"][column]) for column in columns)])
             if row["paper"]:
-                table.append(["    paper", *(number(row["paper"].get(column)) for column in columns)])
+                table.append([theirs, *(number(row["paper"].get(column)) for column in columns)])
         widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
         for line in table:
             cells = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
@@ -90,7 +91,9 @@ def _below(value: Any, key: str) -> Any:
     return value
 
 
-def _shown(value: float | None, digits: int) -> str:
+def _shown(value: float | None, digits: int, spread: float | None) -> str:
     if value is not None and value >= 100 and value == int(value):  # a number of objects
         return str(int(value))
-    return "-" if value is None else f"{value:.{digits}f}"
+    if value is None:
+        return "-"
+    return f"{value:.{digits}f}" + ("" if spread is None else f" ±{spread:.{digits}f}")

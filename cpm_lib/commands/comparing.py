@@ -43,14 +43,25 @@ def ablate(args: argparse.Namespace) -> None:
     setting = None
     if any(experiment.sources for experiment in experiments):
         setting = ablation.Setting.open(args.profile, args.data, args.runs)
-    found = []
+    found, before, read = [], _written(), False
     for experiment in experiments:
         records = ablation.run(experiment, setting, args.seeds) if setting and experiment.sources else []
+        read = read or bool(records)
         found.append(tables.content(experiment, records))
         if args.json != "-":
             print("\n".join(tables.lines(found[-1])), flush=True)
     write_json(args, found)
+    if read and _written() == before:
+        note = "from records that were there, nothing was run; to run it yourself name an empty folder in CPM_RESULTS"
+        print(f"note: {note}", file=sys.stderr)
     return None
+
+
+def _written() -> dict[str, int]:
+    """When each record was written."""
+    from cpm_lib import ledger
+
+    return {path.name: path.stat().st_mtime_ns for path in ledger.results_folder().glob("*.json")}
 
 
 def _ablate_report(args: argparse.Namespace) -> None:

@@ -76,13 +76,16 @@ def evaluate(args: argparse.Namespace) -> None:
     card = checkpoint.read_card(args.checkpoint)
     data = open_data(args.data, args.strict)
     if data.classes != card.classes:
-        raise UserError(_class_difference(args.checkpoint, card.classes, args.data, data.classes))
+        difference = _class_difference(args.checkpoint, card.classes, args.data, data.classes)
+        raise UserError(f"{difference}, or train on it first: cpm train --init {args.checkpoint}")
     overrides: dict[str, Any] = {}
     if args.gamma is not None:
         overrides["scoring.gamma"] = args.gamma
     if args.rois is not None:
         overrides["conventions.rois_at_test"] = args.rois or None
     model = checkpoint.load(args.checkpoint, device=device, overrides=overrides)
+    if args.gamma is not None and getattr(model, "resampling", None) is None:
+        print(f"note: {card.preset} has no RSM to be weighed, so --gamma changes nothing", file=sys.stderr)
     if args.compile:
         compile_backbone(model)
     gamma = card.config.scoring.gamma if args.gamma is None else args.gamma

@@ -15,17 +15,28 @@ from cpm_lib.claims import read_claims
 from cpm_lib.ledger import Record
 
 
-def test_a_table_beside_the_papers(results: Path, setting: Setting, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_beside_the_papers(
+    results: Path,
+    setting: Setting,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     options = ["--profile", "smoke", "--seeds", "0", "--runs", str(setting.runs)]
     assert cli.main(["ablate", "table4", "oracles", *options]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Table 4: paired-smoke; evidence E1: shapes"
     paper = lines[[line.startswith("stage 2") for line in lines].index(True) + 1].split()
-    assert paper == ["paper", "40.7", "59", "47.5", "-", "21.2", "22.6", "44", "54.6"]
+    assert paper == ["paper,", "COCO", "40.7", "59", "47.5", "-", "21.2", "22.6", "44", "54.6"]
     assert "Abstract: diagnosis-smoke; evidence E1: shapes" in lines
     assert cli.main(["ablate", "fig7", *options, "--json", "-"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert "nothing was run" in printed.err and "CPM_RESULTS" in printed.err
+    found = json.loads(printed.out)
     assert found[0]["name"] == "fig7" and len(found[0]["rows"]) == 11
+    monkeypatch.setenv("CPM_RESULTS", str(tmp_path))
+    assert cli.main(["ablate", "fig7", *options]) == 0
+    assert "nothing was run" not in capsys.readouterr().err
 
 
 def test_a_quoted_table_opens_no_data(capsys: pytest.CaptureFixture[str]) -> None:
