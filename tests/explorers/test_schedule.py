@@ -64,36 +64,35 @@ def places(solver: Any) -> list[int]:
     return sorted(near | set(range(1, solver.iterations, solver.iterations // 50)))
 
 
-@pytest.mark.parametrize("images", [1, 2, 4, 7, 12, 16, 105, 512])
-def test_rates_are_those_of_the_trainer(shown: Shown, images: int) -> None:
-    solver = expected(images).solver
-    plan = shown.formula("scaled", images)
-    assert plan["lr"] == pytest.approx(solver.lr, rel=1e-12)
-    assert (plan["iterations"], tuple(plan["steps"])) == (solver.iterations, solver.steps)
-    assert plan["warmup"] == solver.warmup_iterations
-    at = places(solver)
-    rates = shown.root.evaluate(
+def rates_of(shown: Shown, plan: Any, at: list[int]) -> list[float]:
+    """Learning rates at these iterations, as the page computes them."""
+    return shown.root.evaluate(
         "(root, [plan, at]) => at.map((iteration) => root.cpm.formulas.rate(plan, iteration))", [plan, at]
     )
-    assert rates == pytest.approx([optimisation.learning_rate(solver, iteration) for iteration in at], rel=1e-12)
 
 
-@pytest.mark.parametrize(("gpus", "each", "parts"), HARDWARE)
-def test_the_command_trains_so(
-    shown: Shown, trained: Callable[[list[str]], Config], gpus: int, each: int, parts: int
-) -> None:
-    for label, value in (("GPUs", gpus), ("images a GPU holds", each), ("parts, one after the other", parts)):
-        shown.slide(label, value)
-    words = words_of(shown)
-    solver, rule = trained(words).solver, expected(gpus * each * parts).solver
-    assert solver.images_per_batch == gpus * each * parts and solver.accumulate == parts
-    assert words[2] == str(gpus)
-    assert [optimisation.learning_rate(solver, at) for at in places(rule)] == [
-        optimisation.learning_rate(rule, at) for at in places(rule)
-    ]
-    plan = shown.formula("scaled", gpus * each * parts)
-    for at in places(solver):
-        assert shown.formula("rate", plan, at) == pytest.approx(optimisation.learning_rate(solver, at), rel=1e-12)
+def test_rates_are_those_of_the_trainer(shown: Shown) -> None:
+    for images in (1, 2, 4, 7, 12, 16, 105, 512):
+        solver, plan = expected(images).solver, shown.formula("scaled", images)
+        assert plan["lr"] == pytest.approx(solver.lr, rel=1e-12)
+        assert (plan["iterations"], tuple(plan["steps"])) == (solver.iterations, solver.steps)
+        assert plan["warmup"] == solver.warmup_iterations
+        wanted = [optimisation.learning_rate(solver, iteration) for iteration in places(solver)]
+        assert rates_of(shown, plan, places(solver)) == pytest.approx(wanted, rel=1e-12), images
+
+
+def test_the_command_trains_so(shown: Shown, trained: Callable[[list[str]], Config]) -> None:
+    for gpus, each, parts in HARDWARE:
+        for label, value in (("GPUs", gpus), ("images a GPU holds", each), ("parts, one after the other", parts)):
+            shown.slide(label, value)
+        words = words_of(shown)
+        solver, rule = trained(words).solver, expected(gpus * each * parts).solver
+        assert solver.images_per_batch == gpus * each * parts and solver.accumulate == parts
+        assert words[2] == str(gpus)
+        wanted = [optimisation.learning_rate(rule, at) for at in places(rule)]
+        assert [optimisation.learning_rate(solver, at) for at in places(rule)] == wanted
+        plan = shown.formula("scaled", gpus * each * parts)
+        assert rates_of(shown, plan, places(rule)) == pytest.approx(wanted, rel=1e-12), words
 
 
 def test_the_papers_hardware_needs_no_change(shown: Shown) -> None:
