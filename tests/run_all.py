@@ -69,13 +69,13 @@ def everything(outcome: Outcome) -> None:
     # Two processes of one thread each are faster than one of two threads, and give the same numbers everywhere.
     # By file: the cells of a notebook belong to one kernel.
     pair = ["-n", "2", "--dist", "loadfile"]
-    tests(outcome, "unit and golden tests", "6 min", ["tests", "--ignore=tests/book", *pair], OMP_NUM_THREADS="1")
+    tests(outcome, "unit and golden tests", "9 min", ["tests", "--ignore=tests/book", *pair], OMP_NUM_THREADS="1")
     tests(outcome, "notebooks", "2 min", ["--nbval", "notebooks", *pair], OMP_NUM_THREADS="1")
     build = [PYTHON, "book/build.py", "--profile", "smoke"]
-    if step(outcome, "smoke book", "1 min", build):
+    if step(outcome, "smoke book", "3 min", build):
         # Light and dark pages in a process each.
         pages = ["tests/book", "-n", "2", "--dist", "loadscope"]
-        tests(outcome, "book in a browser", "2 min", pages, CPM_BOOK_HTML=str(ROOT / "_build/smoke/html"))
+        tests(outcome, "book in a browser", "3 min", pages, CPM_BOOK_HTML=str(ROOT / "_build/smoke/html"))
     else:
         outcome.not_run["the smoke book was not built, so its browser tests"] += 1
 
