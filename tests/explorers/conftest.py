@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from matplotlib.figure import Figure
 from playwright.sync_api import Locator, Page
 
 from cpm_lib.explorers import Explorer
@@ -23,7 +26,12 @@ class Shown:
 
     def formula(self, name: str, *arguments: Any) -> Any:
         """What the page's JavaScript computes; arguments and result are plain values."""
-        return self.root.evaluate("(root, [name, given]) => root.cpm.formulas[name](...given)", [name, arguments])
+        return self.formulas(name, [arguments])[0]
+
+    def formulas(self, name: str, arguments: Sequence[Sequence[Any]]) -> list[Any]:
+        """`formula` for many arguments: one question to the page instead of hundreds."""
+        ask = "(root, [name, given]) => given.map((arguments) => root.cpm.formulas[name](...arguments))"
+        return self.root.evaluate(ask, [name, arguments])
 
     @property
     def numbers(self) -> str:
@@ -79,24 +87,37 @@ def audited() -> set[str]:
     return set()
 
 
+@pytest.fixture(scope="session")
+def tabs(browser: Any) -> Iterator[dict[str, list[Page]]]:
+    """Pages of a kind that no test uses at the moment: a new one takes longer than loading a file into it."""
+    free: dict[str, list[Page]] = {}
+    yield free
+    for page in itertools.chain(*free.values()):
+        page.context.close()
+
+
 @pytest.fixture
-def show(browser: Any, tmp_path: Path, audited: set[str]) -> Iterator[Callable[..., Shown]]:
+def show(
+    browser: Any, tabs: dict[str, list[Page]], tmp_path: Path, audited: set[str]
+) -> Iterator[Callable[..., Shown]]:
     """``show(explorer)``: open it from disk; afterwards no error, no request, and no serious fault may be left."""
     faults: list[str] = []
-    contexts, running = [], []
+    used: list[tuple[str, Page, Callable[[], None]]] = []
+    running = []
 
     def opened(explorer: Explorer, **options: Any) -> Shown:
-        path = explorer.save(tmp_path / f"{explorer.name}-{len(contexts)}.html")
-        context = browser.new_context(**{"viewport": {"width": 1000, "height": 900}, **options})
-        contexts.append(context)
-        page = context.new_page()
-        kind = f"{explorer.name} {sorted(options.items())}"
-        if options.get("java_script_enabled", True) and kind not in audited:
-            audited.add(kind)
+        scripts = options.get("java_script_enabled", True)
+        if scripts:
+            # Nobody sees its still picture, and drawing it takes longer than most tests.
+            explorer = dataclasses.replace(explorer, still=Figure(figsize=(1, 1)))
+        path = explorer.save(tmp_path / f"{explorer.name}-{len(used)}.html")
+        kind = str(sorted(options.items()))
+        free = tabs.setdefault(kind, [])
+        page = free.pop() if free else _new_page(browser, options)
+        used.append((kind, page, _listen(page, faults)))
+        if scripts and (explorer.name + kind) not in audited:
+            audited.add(explorer.name + kind)
             running.append(page)
-        page.on("console", lambda event: faults.append(event.text) if event.type == "error" else None)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", lambda event: faults.append(event.url[:80]) if event.url.startswith("http") else None)
         page.goto(path.as_uri())
         return Shown(page, page.locator(".cpm-explorer"))
 
@@ -105,6 +126,29 @@ def show(browser: Any, tmp_path: Path, audited: set[str]) -> Iterator[Callable[.
         for fault in Axe().run(page).response["violations"]:
             if fault["impact"] in ("serious", "critical"):
                 faults.append(f"{fault['id']}: {[node['target'] for node in fault['nodes']][:3]}")
-    for context in contexts:
-        context.close()
+    for kind, page, stop in used:
+        stop()
+        page.goto("about:blank")
+        tabs[kind].append(page)
     assert not faults
+
+
+def _new_page(browser: Any, options: dict[str, Any]) -> Page:
+    return browser.new_context(**{"viewport": {"width": 1000, "height": 900}, **options}).new_page()
+
+
+def _listen(page: Page, faults: list[str]) -> Callable[[], None]:
+    """Note in `faults` what goes wrong on the page and what it asks for, until the result is called."""
+    listeners: dict[Any, Callable[[Any], None]] = {
+        "console": lambda event: faults.append(event.text) if event.type == "error" else None,
+        "pageerror": lambda error: faults.append(str(error)),
+        "request": lambda event: faults.append(event.url[:80]) if event.url.startswith("http") else None,
+    }
+    for event, listener in listeners.items():
+        page.on(event, listener)
+
+    def stop() -> None:
+        for event, listener in listeners.items():
+            page.remove_listener(event, listener)
+
+    return stop

@@ -49,30 +49,36 @@ def cases(ratio: float) -> Iterator[tuple[Tensor, Tensor]]:
         yield roi, torch.stack((border, roi[1] + 1, roi[2] + 10, roi[3]))
 
 
+def every_case() -> list[tuple[float, Tensor, Tensor, str, bool]]:
+    return [(m, *boxes, *way) for m in RATIOS for boxes, way in product(cases(m), WAYS)]
+
+
 def test_cells_are_those_of_the_library(shown: Shown) -> None:
+    given = every_case()
+    asked = [(truth[0].item(), roi[[0, 2]].tolist(), m, last, way) for m, roi, truth, way, last in given]
+    cells = shown.formulas("cell", asked)
+    crosses = shown.formulas("ones", [(cell,) for cell in cells])
     outside = 0
-    for ratio, (roi, truth), (rounding, last) in [(m, *case) for m in RATIOS for case in product(cases(m), WAYS)]:
-        border, sides = truth[0].item(), roi[[0, 2]].tolist()
-        own = shown.formula("cell", border, sides, ratio, last, rounding)
+    for (ratio, roi, truth, rounding, last), own, drawn in zip(given, cells, crosses, strict=True):
         found = targets(roi, truth, ratio, rounding, last, radius=0).nonzero()[:, 1].tolist()
         assert found == ([own] if 0 <= own < 56 else [])
         outside += not found
         cross = targets(roi, truth, ratio, rounding, last, radius=1).nonzero()
-        drawn = sorted((x, y) for x, y in shown.formula("ones", own))
-        assert drawn == sorted((x, y - MIDDLE) for y, x in cross.tolist())
+        assert sorted((x, y) for x, y in drawn) == sorted((x, y - MIDDLE) for y, x in cross.tolist())
     assert outside, "no border was outside the map"
 
 
 def test_centres_are_read_as_the_library_reads_them(shown: Shown) -> None:
-    every = [(m, *case) for m in RATIOS for case in product(cases(m), WAYS)]
-    for number, (ratio, (roi, _), (_, last)) in enumerate(every):
-        column = number % 56
+    given = list(enumerate(every_case()))
+    asked = [(number % 56, roi[[0, 2]].tolist(), ratio, last) for number, (ratio, roi, _, _, last) in given]
+    centres = shown.formulas("centre", asked)
+    for (number, (ratio, roi, _, _, last)), centre in zip(given, centres, strict=True):
         heatmaps = torch.full((1, 9, 56, 56), -30.0)
-        heatmaps[..., column] = 10
+        heatmaps[..., number % 56] = 10
         stored = to_last_pixel(roi[None]) if last else roi[None]
         boxes = decode(heatmaps, stored, ratio)
         expected = (from_last_pixel(boxes) if last else boxes)[0, 0].item()
-        assert shown.formula("centre", column, roi[[0, 2]].tolist(), ratio, last) == pytest.approx(expected, abs=1e-4)
+        assert centre == pytest.approx(expected, abs=1e-4)
 
 
 def test_begins_with_the_example_by_hand(shown: Shown) -> None:
