@@ -174,7 +174,8 @@ def jobs(profile: str, work: Path) -> list[Job]:
                 [*command, "--execution-timeout", str(CELL_TIMEOUT)],
                 key.hexdigest(),
                 declared=about.get("seconds", {}).get(profile, 30),
-                alone=about.get("alone", False),
+                # At the size of tests nobody reads the times that are measured.
+                alone=about.get("alone", False) and profile != "smoke",
                 after=DETECTIONS if b"shipped." in source else "",
                 made=(work / f"src/notebooks/{name}.ipynb").exists,
                 finish=partial(stage_notebook, raw, work / f"src/notebooks/{name}.ipynb"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,12 @@ def visit_all(browser: Browser, base: str, names: Sequence[str], scheme: Any, sc
         screens: folder for pictures of the explorers before and after they were moved.
     """
     context = browser.new_context(color_scheme=scheme, viewport={"width": WIDTHS[0], "height": HEIGHT})
+    # One page for all, as a new one takes longer than most chapters to load.
+    page = context.new_page()
     for name in names:
-        visit, page = Visit(name), context.new_page()
-        watch(page, base, visit)
+        visit = Visit(name)
+        page.set_viewport_size({"width": WIDTHS[0], "height": HEIGHT})
+        unwatch = watch(page, base, visit)
         page.goto(f"{base}/{name}", wait_until="load")
         page.wait_for_function(_TYPESET)
         visit.theme = page.locator("html").get_attribute("data-theme")
@@ -123,7 +126,7 @@ def visit_all(browser: Browser, base: str, names: Sequence[str], scheme: Any, sc
         visit.size = page.evaluate(_BYTES)
         if visit.written:
             visit.barriers = _barriers(page, WIDTHS[scheme == "dark"])
-        page.close()
+        unwatch()
         yield visit
     context.close()
 
@@ -140,8 +143,9 @@ def write_remote_urls(folder: Path, scheme: str, visits: Sequence[Visit]) -> Non
         (folder / "remote_urls.txt").write_text("".join(f"{line}\n" for line in sorted(lines)))
 
 
-def watch(page: Page, base: str, visit: Visit) -> None:
-    """Note in `visit` what goes wrong on the page from now on, and what it asks for beside the site `base`."""
+def watch(page: Page, base: str, visit: Visit) -> Callable[[], None]:
+    """Note in `visit` what goes wrong on the page and what it asks for beside the site `base`, until the result is
+    called."""
 
     def request(event: Request) -> None:
         if not event.url.startswith((base, "data:", "blob:")):
@@ -155,11 +159,21 @@ def watch(page: Page, base: str, visit: Visit) -> None:
         if event.type == "error":
             visit.errors.append(event.text)
 
-    page.on("request", request)
-    page.on("response", response)
-    page.on("console", console)
-    page.on("requestfailed", lambda event: visit.errors.append(f"lacks {event.url}"))
-    page.on("pageerror", lambda event: visit.errors.append(str(event)))
+    listeners: dict[Any, Callable[[Any], None]] = {
+        "request": request,
+        "response": response,
+        "console": console,
+        "requestfailed": lambda event: visit.errors.append(f"lacks {event.url}"),
+        "pageerror": lambda event: visit.errors.append(str(event)),
+    }
+    for event, listener in listeners.items():
+        page.on(event, listener)
+
+    def unwatch() -> None:
+        for event, listener in listeners.items():
+            page.remove_listener(event, listener)
+
+    return unwatch
 
 
 def _picture_fault(picture: tuple[str, str, bool]) -> str:
