@@ -43,6 +43,8 @@ class Recording:
     mismatches: list[str] = field(default_factory=list)
     max_abs: float = 0.0
     max_rel: float = 0.0
+    ours: list[tuple[str, NDArray, float, float]] = field(default_factory=list, repr=False)
+    """What was compared, with the arguments of the comparison."""
 
     def tensor(self, key: str) -> Tensor:
         """An array that goes into our code."""
@@ -79,9 +81,20 @@ class Recording:
     def ok(self) -> bool:
         return not self.mismatches and not self.unseen()
 
+    def against(self, arrays: dict[str, NDArray]) -> Recording:
+        """The same results of ours compared with other arrays; nothing is calculated again."""
+        other = Recording(self.name, arrays)
+        for one in self.ours:
+            other._compare_array(*one)
+        return other
+
     def _compare(self, key: str, ours: Tensor, relative: float, absolute: float = 0.0) -> None:
+        self.ours.append((key, ours.detach().numpy().astype(np.float64), relative, absolute))
+        self._compare_array(*self.ours[-1])
+
+    def _compare_array(self, key: str, mine: NDArray, relative: float, absolute: float) -> None:
         self.compared.append(key)
-        theirs, mine = np.asarray(self.arrays[key], dtype=np.float64), ours.detach().numpy().astype(np.float64)
+        theirs = np.asarray(self.arrays[key], dtype=np.float64)
         if theirs.shape != mine.shape:
             self.mismatches.append(f"{key}: shape {mine.shape} instead of {theirs.shape}")
             return

@@ -52,7 +52,7 @@ def test_notices_wrong_numbers(file: str) -> None:
         flat[position] = not flat[position] if flat.dtype == bool else flat[position] + 1
         arrays[key] = flat.reshape(arrays[key].shape)
     assert changed
-    assert {line.split(": ")[0] for line in harness.run(file, arrays).mismatches} == changed
+    assert {line.split(": ")[0] for line in recording(file).against(arrays).mismatches} == changed
 
 
 def test_notices_wrong_inputs_and_arrays_nobody_knows() -> None:

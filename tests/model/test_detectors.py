@@ -192,7 +192,7 @@ def test_overfits_two_images() -> None:
             image[:, box[1] : box[3], box[0] : box[2]] = torch.eye(3)[label - 1][:, None, None]
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     totals = []
-    for iteration in range(150):
+    for iteration in range(100):
         model.sampling.set(0, iteration)
         loss = sum(model(pixels, truth).values())
         optimiser.zero_grad()

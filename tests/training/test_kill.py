@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import torch
 from cpm_lib.training import checkpoint
 from tests.training import processes
 
-ITERATIONS = 42
+ITERATIONS = 30
 COMMAND = (
     "train --preset cpm --profile smoke --data shapes:smoke --device cpu --log-every 1 "
     f"--iterations {ITERATIONS} --set solver.checkpoint_every=4"
@@ -49,16 +51,29 @@ def kill_during(run: Path, world: int, iteration: int, delay: float, cache: Path
             assert code == 1 and "another process of this group has ended" in printed, printed
 
 
-def assert_killed_run_is_whole(tmp_path: Path, world: int, kills: int) -> None:
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """The folder of the run that nobody kills, by its number of processes."""
+
+    @functools.cache
+    def made(world: int) -> Path:
+        folder = tmp_path_factory.mktemp("whole")
+        arguments = command(folder / "run", world)
+        assert processes.run(processes.cpm, world if world > 1 else 0, arguments, folder / "cache")[0][0] == 0
+        return folder / "run"
+
+    return made
+
+
+def assert_killed_run_is_whole(tmp_path: Path, whole: Path, world: int, kills: int) -> None:
     cache, chance = tmp_path / "cache", random.Random(world)
     group = world if world > 1 else 0
-    assert processes.run(processes.cpm, group, command(tmp_path / "whole", world), cache)[0][0] == 0
     points = sorted(chance.sample(range(1, ITERATIONS - 1), kills))
     for point in points:
         kill_during(tmp_path / "killed", world, point, chance.random() * 0.1, cache)
     code, printed = processes.run(processes.cpm, group, command(tmp_path / "killed", world, "--resume"), cache)[0]
     assert code == 0 and "resuming after iteration" in printed, printed
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    killed = tmp_path / "killed"
     assert (whole / "metrics.jsonl").read_bytes() == (killed / "metrics.jsonl").read_bytes()
     expected, weights = checkpoint.read_weights(whole), checkpoint.read_weights(killed)
     assert expected.keys() == weights.keys()
@@ -67,17 +82,17 @@ def assert_killed_run_is_whole(tmp_path: Path, world: int, kills: int) -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2])
-def test_killed_twice(tmp_path: Path, world: int) -> None:
-    assert_killed_run_is_whole(tmp_path, world, 2)
+def test_killed_twice(tmp_path: Path, whole_run: Callable[[int], Path], world: int) -> None:
+    assert_killed_run_is_whole(tmp_path, whole_run(world), world, 2)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("world", [1, 2])
-def test_killed_twenty_times(tmp_path: Path, world: int) -> None:
-    assert_killed_run_is_whole(tmp_path, world, 20)
+def test_killed_twenty_times(tmp_path: Path, whole_run: Callable[[int], Path], world: int) -> None:
+    assert_killed_run_is_whole(tmp_path, whole_run(world), world, 20)
 
 
-def test_full_disk_keeps_the_checkpoint_before(tmp_path: Path) -> None:
+def test_full_disk_keeps_the_checkpoint_before(tmp_path: Path, whole_run: Callable[[int], Path]) -> None:
     run, cache = tmp_path / "run", tmp_path / "cache"
     kill_during(run, 1, 6, 0.0, cache)
     before = {path.name: path.read_bytes() for path in checkpoint.state_files(run)}
@@ -89,5 +104,4 @@ def test_full_disk_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     assert not [path for path in (run / "checkpoints").iterdir() if path.name not in before], "half a file is left"
     code, printed = processes.run(processes.cpm, 0, command(run, 1, "--resume"), cache)[0]
     assert code == 0, printed
-    assert processes.run(processes.cpm, 0, command(tmp_path / "whole", 1), cache)[0][0] == 0
-    assert (run / "metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    assert (run / "metrics.jsonl").read_bytes() == (whole_run(1) / "metrics.jsonl").read_bytes()
