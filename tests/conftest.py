@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
+
+from book import browser as browsers
 
 # Progress bars would end up in compared outputs; kernels of notebooks inherit the variable.
 os.environ.setdefault("CPM_PROGRESS", "0")
@@ -35,3 +39,17 @@ def bccd() -> Path:
         if (folder / "JPEGImages").is_dir():
             return folder
     pytest.skip(f"CPM_BCCD={wish} holds no JPEGImages")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One for the book and the explorers, as there can be only one in a process."""
+    path = browsers.find()
+    if path is None:
+        pytest.skip("no Chromium: install one, or set CPM_CHROMIUM")
+    with sync_playwright() as playwright:
+        # Without sandbox and shared memory it runs in containers too; it only sees our own pages.
+        options = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+        chromium = playwright.chromium.launch(executable_path=path, args=options)
+        yield chromium
+        chromium.close()

@@ -1,4 +1,4 @@
-"""The rendered book, served on this machine, and a browser to look at it."""
+"""The rendered book, served on this machine."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
-
-from book import browser as browsers
 
 SOURCE = "source/cpm_lib/boxes.py.html"
 
@@ -51,16 +48,3 @@ def site(html: Path) -> Iterator[str]:
     Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    path = browsers.find()
-    if path is None:
-        pytest.skip("no Chromium: install one, or set CPM_CHROMIUM")
-    with sync_playwright() as playwright:
-        # Without sandbox and shared memory it runs in containers too; it only sees our own pages.
-        options = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
-        chromium = playwright.chromium.launch(executable_path=path, args=options)
-        yield chromium
-        chromium.close()

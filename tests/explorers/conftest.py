@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from matplotlib.figure import Figure
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Browser, Locator, Page
 
 from cpm_lib.explorers import Explorer
-from tests.book.conftest import browser as browser  # the same fixture
 
 
 class Shown:
@@ -88,7 +87,7 @@ def audited() -> set[str]:
 
 
 @pytest.fixture(scope="session")
-def tabs(browser: Any) -> Iterator[dict[str, list[Page]]]:
+def tabs(browser: Browser) -> Iterator[dict[str, list[Page]]]:
     """Pages of a kind that no test uses at the moment: a new one takes longer than loading a file into it."""
     free: dict[str, list[Page]] = {}
     yield free
@@ -98,7 +97,7 @@ def tabs(browser: Any) -> Iterator[dict[str, list[Page]]]:
 
 @pytest.fixture
 def show(
-    browser: Any, tabs: dict[str, list[Page]], tmp_path: Path, audited: set[str]
+    browser: Browser, tabs: dict[str, list[Page]], tmp_path: Path, audited: set[str]
 ) -> Iterator[Callable[..., Shown]]:
     """``show(explorer)``: open it from disk; afterwards no error, no request, and no serious fault may be left."""
     faults: list[str] = []
@@ -133,7 +132,7 @@ def show(
     assert not faults
 
 
-def _new_page(browser: Any, options: dict[str, Any]) -> Page:
+def _new_page(browser: Browser, options: dict[str, Any]) -> Page:
     return browser.new_context(**{"viewport": {"width": 1000, "height": 900}, **options}).new_page()
 
 
