@@ -93,6 +93,17 @@ def test_search_finds_a_word(browser: Browser, html: Path, site: str, origin: st
     assert not visit.errors + visit.foreign
 
 
+@pytest.mark.parametrize("origin", ["server", "disk"])
+def test_the_first_page_leads_to_the_cover(browser: Browser, html: Path, site: str, origin: str) -> None:
+    base = site if origin == "server" else html.as_uri()
+    visit, page = Visit("index.html"), browser.new_page()
+    watch(page, base, visit)
+    page.goto(f"{base}/index.html")
+    page.wait_for_url(f"{base}/book/index.html")
+    page.close()
+    assert not visit.errors + visit.foreign
+
+
 def test_the_book_works_from_disk_with_the_network_off(browser: Browser, html: Path, pages: list[str]) -> None:
     chapter = next(name for name in pages if "notebooks/" in name and "cpm-explorer" in (html / name).read_text())
     context = browser.new_context(offline=True)
