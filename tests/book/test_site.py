@@ -13,7 +13,7 @@ MOST_BYTES = 3_000_000
 
 
 class Site:
-    """What holds for every page; a class for each colour scheme, so that two processes can share the visits."""
+    """What holds for every page; a class for each colour scheme."""
 
     scheme: str
 

@@ -133,7 +133,7 @@ def visit_all(browser: Browser, base: str, names: Sequence[str], scheme: Any, sc
 
 def write_remote_urls(folder: Path, scheme: str, visits: Sequence[Visit]) -> None:
     """Write every address outside the book that a page asked for to ``remote_urls.txt``, one a line; it is empty if
-    there is none. The schemes are visited in processes of their own: each has a file, the list is of both."""
+    there is none. The schemes may be visited in processes of their own: each has a file, the list is of both."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "remote_urls.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
