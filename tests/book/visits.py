@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -159,21 +159,26 @@ def watch(page: Page, base: str, visit: Visit) -> Callable[[], None]:
         if event.type == "error":
             visit.errors.append(event.text)
 
-    listeners: dict[Any, Callable[[Any], None]] = {
+    listeners = {
         "request": request,
         "response": response,
         "console": console,
         "requestfailed": lambda event: visit.errors.append(f"lacks {event.url}"),
         "pageerror": lambda event: visit.errors.append(str(event)),
     }
+    return listen(page, listeners)
+
+
+def listen(page: Page, listeners: Mapping[Any, Callable[[Any], None]]) -> Callable[[], None]:
+    """Call each of `listeners` at the page's events of its name, until the result is called."""
     for event, listener in listeners.items():
         page.on(event, listener)
 
-    def unwatch() -> None:
+    def stop() -> None:
         for event, listener in listeners.items():
             page.remove_listener(event, listener)
 
-    return unwatch
+    return stop
 
 
 def _picture_fault(picture: tuple[str, str, bool]) -> str:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from playwright.sync_api import Browser, Locator, Page
 
 from cpm_lib.explorers import Explorer
+from tests.book.visits import listen
 
 
 class Shown:
@@ -138,16 +139,9 @@ def _new_page(browser: Browser, options: dict[str, Any]) -> Page:
 
 def _listen(page: Page, faults: list[str]) -> Callable[[], None]:
     """Note in `faults` what goes wrong on the page and what it asks for, until the result is called."""
-    listeners: dict[Any, Callable[[Any], None]] = {
+    listeners = {
         "console": lambda event: faults.append(event.text) if event.type == "error" else None,
         "pageerror": lambda error: faults.append(str(error)),
         "request": lambda event: faults.append(event.url[:80]) if event.url.startswith("http") else None,
     }
-    for event, listener in listeners.items():
-        page.on(event, listener)
-
-    def stop() -> None:
-        for event, listener in listeners.items():
-            page.remove_listener(event, listener)
-
-    return stop
+    return listen(page, listeners)
