@@ -80,9 +80,13 @@ class TestDark(Site):
     scheme = "dark"
 
 
-@pytest.mark.parametrize("origin", ["server", "disk"])
-def test_search_finds_a_word(browser: Browser, html: Path, site: str, origin: str) -> None:
-    base = site if origin == "server" else html.as_uri()
+@pytest.fixture(params=["server", "disk"])
+def base(request: pytest.FixtureRequest, html: Path, site: str) -> str:
+    """Where the book is."""
+    return site if request.param == "server" else html.as_uri()
+
+
+def test_search_finds_a_word(browser: Browser, base: str) -> None:
     visit, page = Visit("search.html"), browser.new_page()
     watch(page, base, visit)
     page.goto(f"{base}/search.html?q=heatmap")
@@ -93,9 +97,7 @@ def test_search_finds_a_word(browser: Browser, html: Path, site: str, origin: st
     assert not visit.errors + visit.foreign
 
 
-@pytest.mark.parametrize("origin", ["server", "disk"])
-def test_the_first_page_leads_to_the_cover(browser: Browser, html: Path, site: str, origin: str) -> None:
-    base = site if origin == "server" else html.as_uri()
+def test_the_first_page_leads_to_the_cover(browser: Browser, base: str) -> None:
     visit, page = Visit("index.html"), browser.new_page()
     watch(page, base, visit)
     page.goto(f"{base}/index.html")

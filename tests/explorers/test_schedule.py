@@ -64,13 +64,6 @@ def places(solver: Any) -> list[int]:
     return sorted(near | set(range(1, solver.iterations, solver.iterations // 50)))
 
 
-def rates_of(shown: Shown, plan: Any, at: list[int]) -> list[float]:
-    """Learning rates at these iterations, as the page computes them."""
-    return shown.root.evaluate(
-        "(root, [plan, at]) => at.map((iteration) => root.cpm.formulas.rate(plan, iteration))", [plan, at]
-    )
-
-
 def test_rates_are_those_of_the_trainer(shown: Shown) -> None:
     for images in (1, 2, 4, 7, 12, 16, 105, 512):
         solver, plan = expected(images).solver, shown.formula("scaled", images)
@@ -78,7 +71,7 @@ def test_rates_are_those_of_the_trainer(shown: Shown) -> None:
         assert (plan["iterations"], tuple(plan["steps"])) == (solver.iterations, solver.steps)
         assert plan["warmup"] == solver.warmup_iterations
         wanted = [optimisation.learning_rate(solver, iteration) for iteration in places(solver)]
-        assert rates_of(shown, plan, places(solver)) == pytest.approx(wanted, rel=1e-12), images
+        assert shown.formulas("rate", [(plan, at) for at in places(solver)]) == pytest.approx(wanted, rel=1e-12), images
 
 
 def test_the_command_trains_so(shown: Shown, trained: Callable[[list[str]], Config]) -> None:
@@ -92,7 +85,7 @@ def test_the_command_trains_so(shown: Shown, trained: Callable[[list[str]], Conf
         wanted = [optimisation.learning_rate(rule, at) for at in places(rule)]
         assert [optimisation.learning_rate(solver, at) for at in places(rule)] == wanted
         plan = shown.formula("scaled", gpus * each * parts)
-        assert rates_of(shown, plan, places(rule)) == pytest.approx(wanted, rel=1e-12), words
+        assert shown.formulas("rate", [(plan, at) for at in places(rule)]) == pytest.approx(wanted, rel=1e-12), words
 
 
 def test_the_papers_hardware_needs_no_change(shown: Shown) -> None:

@@ -22,6 +22,8 @@ COMMAND = (
     "train --preset cpm --profile smoke --data shapes:smoke --device cpu --log-every 1 "
     f"--iterations {ITERATIONS} --set solver.checkpoint_every=4"
 ).split()
+GROUP = {1: 0, 2: 2}
+"""By the number of processes, what `processes.run` is told: a single one is no group."""
 WORKERS = {1: ["--workers", "1"], 2: []}
 """Read by a process of its own in the single-process runs: its random state must not matter either."""
 
@@ -32,8 +34,7 @@ def command(out: Path, world: int, *more: str) -> list[str]:
 
 def kill_during(run: Path, world: int, iteration: int, delay: float, cache: Path) -> None:
     """Resume (or begin) the run and send SIGKILL to one process `delay` seconds after it has noted `iteration`."""
-    group = world if world > 1 else 0
-    workers, answers = processes.start(processes.cpm, group, command(run, world, "--resume"), cache)
+    workers, answers = processes.start(processes.cpm, GROUP[world], command(run, world, "--resume"), cache)
     deadline = time.monotonic() + processes.SECONDS
     while processes.lines(run) < iteration and all(worker.is_alive() for worker in workers):
         assert time.monotonic() < deadline
@@ -59,7 +60,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]
     def made(world: int) -> Path:
         folder = tmp_path_factory.mktemp("whole")
         arguments = command(folder / "run", world)
-        assert processes.run(processes.cpm, world if world > 1 else 0, arguments, folder / "cache")[0][0] == 0
+        assert processes.run(processes.cpm, GROUP[world], arguments, folder / "cache")[0][0] == 0
         return folder / "run"
 
     return made
@@ -67,11 +68,11 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]
 
 def assert_killed_run_is_whole(tmp_path: Path, whole: Path, world: int, kills: int) -> None:
     cache, chance = tmp_path / "cache", random.Random(world)
-    group = world if world > 1 else 0
     points = sorted(chance.sample(range(1, ITERATIONS - 1), kills))
     for point in points:
         kill_during(tmp_path / "killed", world, point, chance.random() * 0.1, cache)
-    code, printed = processes.run(processes.cpm, group, command(tmp_path / "killed", world, "--resume"), cache)[0]
+    arguments = command(tmp_path / "killed", world, "--resume")
+    code, printed = processes.run(processes.cpm, GROUP[world], arguments, cache)[0]
     assert code == 0 and "resuming after iteration" in printed, printed
     killed = tmp_path / "killed"
     assert (whole / "metrics.jsonl").read_bytes() == (killed / "metrics.jsonl").read_bytes()
